@@ -1,0 +1,241 @@
+"""Step 2 of the road: current and prior image -> both on one halfway grid."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import linalg
+
+from medic_ad.errors import StudyError
+from medic_ad.image import Image, same_body_part, same_modality
+from medic_ad.registration import SIDE, Array, Fit, Matrix, estimate, sample
+
+MIN_SIMILARITY = 0.28  # below this images have too little in common to be compared
+MIN_OVERLAP = 0.3  # of the smaller view
+# Images on one grid are resampled only where the transform moves them by this much (in working
+# pixels, 224 or 112 a side) and leaves less than this part of their dissimilarity.
+MIN_MOVE = 0.4
+MAX_REST = 0.85
+MAX_PLANE_ANGLE_DEG = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Both dates on the halfway grid, and the way back to the current one.
+
+    The transform is estimated from the image whose hash comes first to the other, whatever
+    their dates, and each image is resampled once, by half of it: exchanging current and prior
+    exchanges the halfway images bit for bit.
+
+    Args:
+        current_half, prior_half: float32 on one grid, NaN outside the view of either.
+        ok: whether the two can be compared; `reason` says in one sentence why not.
+        transform: prior -> current; 3x3 on pixels `(h, w, 1)` in 2-D, 4x4 on LPS mm in 3-D (on
+            voxels `(d, h, w, 1)` where a file gives no position).
+        quality: `similarity` (mean squared local correlation, 0 to 1) and `similarity_before`
+            (as the files lie), `ncc_after` and `ncc_before`, `overlap` (part of the smaller
+            view that both see), and the mean `displacement_mm` or, without spacing,
+            `displacement_px`.
+    """
+
+    current_half: Array
+    prior_half: Array
+    ok: bool
+    reason: str | None
+    transform: Matrix
+    quality: dict[str, float]
+    _half_from_current: Matrix = field(repr=False)
+    _prior_from_current: Matrix = field(repr=False)
+    _current_grid: tuple[int, ...] = field(repr=False)
+    _prior_pixels: Array = field(repr=False)
+
+    def to_current(self, map_half: Array, fill: float = float("nan")) -> Array:
+        """A map on the halfway grid carried onto the current grid (linear), `fill` outside."""
+        carried = _resample(map_half, self._half_from_current, self._current_grid)
+        return np.where(np.isnan(carried), np.float32(fill), carried)
+
+    def prior_on_current(self) -> Array:
+        """The prior's pixels on the current grid, for display; NaN outside its view."""
+        return _resample(self._prior_pixels, self._prior_from_current, self._current_grid)
+
+
+def align(current: Image, prior: Image) -> Alignment:
+    """Bring two images of one body part onto a common grid.
+
+    2-D: similarity (shift, turn, scale); 3-D: rigid, then affine where that clearly fits
+    better.  Images on one grid that already fit are left exactly as they are.
+
+    Raises:
+        StudyError: if one is an image and the other a volume.
+    """
+    if current.is_volume != prior.is_volume:
+        raise StudyError(
+            f"{prior.source.path}: expected two images or two volumes to align, came one of "
+            "each; give a prior of the same kind."
+        )
+    swapped = _key(current) > _key(prior)
+    first, second = (prior, current) if swapped else (current, prior)
+    place = _Place.of(first, second)
+    same = place.one_grid and np.array_equal(first.pixels, second.pixels)
+    reason = _obstacle(current, prior)
+    fit: Fit | None = None
+    if reason is None and not same:
+        fit = estimate(first.pixels, second.pixels, place.first, place.second, place.lie)
+        if fit is None:
+            reason = "one image shows no structure, or the two do not overlap"
+    moved = fit is not None and not (place.one_grid and _fits_as_it_lies(fit, place))
+    matrix = fit.matrix if fit is not None and moved else place.lie
+    half = linalg.sqrtm(matrix)
+    if not (np.isrealobj(half) and np.isfinite(half).all()):
+        reason, half, moved = "the images are turned against each other too far", place.lie, False
+
+    # The halfway grid has the indices of the first image's grid.
+    first_from_half = second_from_half = np.eye(len(matrix))
+    if moved or not place.one_grid:
+        inverse = np.linalg.inv(half)
+        first_from_half = np.linalg.inv(place.first) @ inverse @ place.first
+        second_from_half = np.linalg.inv(place.second) @ half @ place.first
+    first_half = _resample(first.pixels, first_from_half, first.grid)
+    second_half = _resample(second.pixels, second_from_half, first.grid)
+    outside = np.isnan(first_half) | np.isnan(second_half)
+    first_half[outside] = np.nan
+    second_half[outside] = np.nan
+
+    quality = place.quality(fit, matrix, float(1 - outside.mean()), same, moved)
+    if reason is None and quality["similarity"] < MIN_SIMILARITY:
+        reason = (
+            "the images have too little in common after registration (local correlation "
+            f"{quality['similarity']:.2f}, at least {MIN_SIMILARITY} needed)"
+        )
+    elif reason is None and quality["overlap"] < MIN_OVERLAP:
+        reason = (
+            f"the images overlap too little ({quality['overlap']:.0%} of the smaller view, at "
+            f"least {MIN_OVERLAP:.0%} needed)"
+        )
+    pair = ((first_half, first_from_half), (second_half, second_from_half))
+    (prior_half, prior_from_half), (current_half, current_from_half) = (
+        pair if swapped else pair[::-1]
+    )
+    half_from_current = np.linalg.inv(current_from_half)
+    transform = current_from_half @ np.linalg.inv(prior_from_half)
+    if current.is_volume and current.affine is not None and prior.affine is not None:
+        transform = current.affine @ transform @ np.linalg.inv(prior.affine)
+    return Alignment(
+        current_half,
+        prior_half,
+        reason is None,
+        reason,
+        transform,
+        quality,
+        half_from_current,
+        prior_from_half @ half_from_current,
+        current.grid,
+        prior.pixels,
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where two grids lie: matrices from indices to points around each grid's centre.
+
+    Points are in mm where both files say so (and then `lie` holds the files' own relation of
+    volumes), else in parts of the longest side, which is taken to show the same field.
+    """
+
+    first: Matrix
+    second: Matrix
+    lie: Matrix
+    one_grid: bool
+    in_mm: bool
+    sides: tuple[tuple[int, ...], tuple[int, ...]]
+
+    @classmethod
+    def of(cls, a: Image, b: Image) -> _Place:
+        n = a.pixels.ndim
+        grids = np.array([a.grid, b.grid])
+        in_mm = a.spacing_mm is not None and b.spacing_mm is not None
+        posed = a.is_volume and a.affine is not None and b.affine is not None
+        if a.affine is not None and b.affine is not None and posed:
+            first, second = (np.vstack([m[2::-1], m[3:]]) for m in (a.affine, b.affine))
+        elif a.spacing_mm is not None and b.spacing_mm is not None:
+            first, second = (np.diag([*s, 1.0]) for s in (a.spacing_mm, b.spacing_mm))
+        else:
+            first, second = (np.diag([SIDE[n] / max(g)] * n + [1.0]) for g in grids)
+        one_grid = a.grid == b.grid and np.allclose(first, second, rtol=0, atol=1e-4)
+        centres = [
+            m @ np.append((grid - 1) / 2, 1)
+            for m, grid in zip((first, second), grids, strict=True)
+        ]
+        lie = np.eye(n + 1)
+        if posed and not one_grid:
+            lie[:n, n] = (centres[0] - centres[1])[:n]
+        for matrix, centre in zip((first, second), centres, strict=True):
+            matrix[:n, n] -= centre[:n]
+        return cls(first, second, lie, one_grid, in_mm or posed, (a.grid, b.grid))
+
+    def quality(
+        self, fit: Fit | None, matrix: Matrix, seen: float, same: bool, moved: bool
+    ) -> dict[str, float]:
+        views = [
+            abs(np.linalg.det(m)) * np.prod(grid)
+            for m, grid in zip((self.first, self.second), self.sides, strict=True)
+        ]
+        quality = {
+            "overlap": min(1.0, seen * views[0] / min(views)),
+            "similarity_before": 1.0 if same else fit.similarity_before if fit else 0.0,
+            "ncc_before": 1.0 if same else fit.ncc_before if fit else 0.0,
+        }
+        after = (fit.similarity, fit.ncc) if fit is not None and moved else None
+        quality["similarity"] = after[0] if after else quality["similarity_before"]
+        quality["ncc_after"] = after[1] if after else quality["ncc_before"]
+        shift = self.displacement(matrix)
+        if self.in_mm:
+            quality["displacement_mm"] = shift
+        else:
+            quality["displacement_px"] = shift / float(self.first[0, 0])
+        return quality
+
+    def displacement(self, matrix: Matrix) -> float:
+        """Mean way, over the first grid, between a transform and how the files lie."""
+        grid = self.sides[0]
+        corners = np.meshgrid(*[np.linspace(0, s - 1, 8) for s in grid], indexing="ij")
+        index = np.stack([c.ravel() for c in corners] + [np.ones(8 ** len(grid))])
+        way = ((matrix - self.lie) @ self.first @ index)[:-1]
+        return float(np.linalg.norm(way, axis=0).mean())
+
+
+def _fits_as_it_lies(fit: Fit, place: _Place) -> bool:
+    rest = (1 - fit.similarity) / max(1 - fit.similarity_before, 1e-6)
+    return place.displacement(fit.matrix) < MIN_MOVE * fit.unit or rest > MAX_REST
+
+
+def _key(image: Image) -> tuple[str, str]:
+    """An order of two images that depends on their content alone."""
+    pixels = np.ascontiguousarray(image.pixels)
+    return image.source.sha256, hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def _obstacle(current: Image, prior: Image) -> str | None:
+    """Why two images cannot be compared, from what their files say."""
+    for word, a, b, same in (
+        ("modality", current.modality, prior.modality, same_modality),
+        ("body part", current.body_part, prior.body_part, same_body_part),
+    ):
+        if a is not None and b is not None and not same(a, b):
+            return f"the images differ in {word} ({b} before, {a} now)"
+    if not current.is_volume and current.affine is not None and prior.affine is not None:
+        normals = [np.cross(i[:3, 1], i[:3, 2]) for i in (current.affine, prior.affine)]
+        cosine = abs(normals[0] @ normals[1]) / np.prod(np.linalg.norm(normals, axis=1))
+        angle = float(np.degrees(np.arccos(min(1.0, cosine))))
+        if angle > MAX_PLANE_ANGLE_DEG:
+            return f"the slices lie in different planes ({angle:.0f} degrees apart)"
+    return None
+
+
+def _resample(pixels: Array, to_index: Matrix, shape: tuple[int, ...]) -> Array:
+    """`sample`, except that the identity leaves every bit as it is."""
+    if pixels.shape == shape and np.array_equal(to_index, np.eye(len(shape) + 1)):
+        return pixels.astype(np.float32)
+    return sample(pixels, to_index, shape)

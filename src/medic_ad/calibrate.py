@@ -1,0 +1,219 @@
+"""Step 5, fitted on validation only: Platt scaling, thresholds, uncertain band, gate, temperature.
+
+Each scope entry (a sequence of the training table) gets numbers of its own; they are buffers of
+the weights and NaN until this ran.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from scipy.optimize import minimize_scalar
+from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+
+from medic_ad.data.sample import Sample
+from medic_ad.errors import DataError
+from medic_ad.load import Model, load_checkpoint
+from medic_ad.look import BATCH, compare, look
+from medic_ad.model.calibration import Calibration
+from medic_ad.model.compare import CHANGE_LABELS
+from medic_ad.train.draw import Slices, pair_batch, scan_batch
+from medic_ad.train.render import render
+from medic_ad.train.run import split
+
+PREVALENCE = 0.5  # shams and lesions against their inpainted twins: half of the images abnormal
+ERROR_RATE = 0.1  # of each class, outside the uncertain band
+GATE_QUANTILE = 0.995
+GATE_DRAWS = 192  # augmented slices per entry, so that the gate allows usual light and pose
+HEATMAP_GRID = np.linspace(0.05, 0.95, 19)
+
+
+@dataclass
+class CalibrateArguments:
+    """Arguments of `medic-ad calibrate`."""
+
+    data: str = field(metadata={"help": "Parquet file of samples, from `medic-ad data prepare`"})
+    model: str = field(metadata={"help": "folder of the trained weights"})
+    out: str = field(metadata={"help": "folder that the calibrated weights are written to"})
+    scope: str = field(default="brain MR", metadata={"help": "scope entries are named SCOPE SEQUENCE"})
+    pairs: int = field(default=240, metadata={"help": "validation pairs for the change temperature"})
+    seed: int = field(default=0, metadata={"help": "of drawn pairs and augmented slices"})
+    cache: str = field(default="build/cache", metadata={"help": "folder of rendered slices"})
+    exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
+
+
+def platt(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Slope and offset of `sigmoid(slope * logit + offset)`, classes weighted to `PREVALENCE`."""
+    weight = np.where(labels == 1, PREVALENCE / labels.mean(), (1 - PREVALENCE) / (1 - labels.mean()))
+    fit = LogisticRegression(C=1e3).fit(logits[:, None], labels, sample_weight=weight)
+    return float(fit.coef_[0, 0]), float(fit.intercept_[0])
+
+
+def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The threshold of highest F1, halfway between neighbouring scores."""
+    values = np.unique(scores)
+    candidates = (values[:-1] + values[1:]) / 2 if len(values) > 1 else values
+    return float(max(candidates, key=lambda t: f1_score(labels, scores >= t)))
+
+
+def conformal_band(scores: np.ndarray, labels: np.ndarray, threshold: float) -> tuple[float, float]:
+    """Class-conditional split-conformal band around the threshold (Vovk 2013, Mondrian).
+
+    At most `ERROR_RATE` of abnormal images (exchangeable with these) score below the band, and at
+    most as many normal ones above it.
+    """
+    def quantile(values: np.ndarray) -> float:
+        rank = int(np.floor(ERROR_RATE * (len(values) + 1)))
+        return float(np.sort(values)[rank - 1]) if rank else float("-inf")
+
+    low = quantile(scores[labels == 1])
+    high = -quantile(-scores[labels == 0])
+    return max(0.0, min(low, threshold)), min(1.0, max(high, threshold))
+
+
+def heatmap_threshold(heatmaps: np.ndarray, masks: np.ndarray) -> float:
+    """The one threshold of highest mean Dice over lesion slices: `(n, S, S)` each."""
+    def dice(t: float) -> float:
+        found = heatmaps >= t
+        overlap = 2 * (found & masks).sum((1, 2))
+        return float((overlap / np.maximum(1, found.sum((1, 2)) + masks.sum((1, 2)))).mean())
+
+    return float(max(HEATMAP_GRID, key=dice))
+
+
+def validation(slices: Slices, host: Slices, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images `(n, S, S)`, masks and labels: lesions, shams and inpainted twins.
+
+    Where an entry has no lesion of its own, lesions of `slices` are transplanted into `host`.
+    """
+    r = host.rendered
+    if len(host.lesions):
+        i, free = host.lesions, np.setdiff1d(host.usable, host.lesions)
+        images = np.concatenate([r.image[i], r.sham[i], r.clean[i], r.image[free]])
+        masks = np.concatenate([r.mask[i], r.mask[i], *(np.zeros_like(r.mask[k]) for k in (i, free))])
+    else:
+        rng = np.random.default_rng(seed)
+        pasted = [slices.transplanted(r.image[k], rng) for k in host.usable]
+        images = np.concatenate([np.stack([(p[0] * 255).astype(np.uint8) for p in pasted]), r.image[host.usable]])
+        masks = np.concatenate([np.stack([p[1] for p in pasted]), r.mask[host.usable]])
+    return images.astype(np.float32) / 255, masks, masks.any((1, 2)).astype(int)
+
+
+def look_at(model: Model, images: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `(n,)` and heatmaps `(n, S, S)` of canvases."""
+    parts = [
+        look(model, torch.from_numpy(images[k : k + BATCH]))
+        for k in track(range(0, len(images), BATCH), f"calibrating {what}")
+    ]
+    return (
+        torch.cat([p.logits for p in parts]).cpu().numpy(),
+        torch.cat([p.heatmaps for p in parts]).cpu().numpy(),
+    )
+
+
+@torch.inference_mode()
+def gate_features(model: Model, slices: Slices, seed: int) -> np.ndarray:
+    """Gate features `(GATE_DRAWS, F)` of augmented slices."""
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    canvases = scan_batch([slices.scan(rng) for _ in range(GATE_DRAWS)], generator)["image"]
+    parts = [
+        model.network.encode(**model.processor.images(part, model.config)).gate_features()
+        for part in canvases.split(BATCH)
+    ]
+    return torch.cat(parts).float().cpu().numpy()
+
+
+def gate(features: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Mean, precision and limit of the Mahalanobis gate; the limit is a quantile of held-out slices."""
+    fit = LedoitWolf().fit(features)
+    distance = np.sqrt(fit.mahalanobis(held_out))
+    return fit.location_, fit.precision_, float(np.quantile(distance, GATE_QUANTILE))
+
+
+def change_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature of least negative log likelihood; no class bias, so exchange stays exact."""
+    def nll(log_t: float) -> float:
+        z = logits / np.exp(log_t)
+        z = z - z.max(1, keepdims=True)
+        return float(-(z[np.arange(len(z)), labels] - np.log(np.exp(z).sum(1))).mean())
+
+    return float(np.exp(minimize_scalar(nll, bounds=(-3, 3), method="bounded").x))
+
+
+def main(arguments: CalibrateArguments) -> Path:
+    """Fit every number on the validation split and write the weights with it."""
+    network, processor = load_checkpoint(arguments.model)
+    network.eval()
+    side, cache = network.config.image_size, Path(arguments.cache)
+    train = split(arguments.data, "train", arguments.exclude)
+    val = split(arguments.data, "val", arguments.exclude)
+    entries = sorted({s.sequence for s in train if s.sequence})
+    if not entries:
+        raise DataError("expected samples that name their sequence, found none; fill the column sequence")
+    network.config.scope = [f"{arguments.scope} {name}" for name in entries]
+    network.calibration = Calibration(len(entries), network.config.vision_config.hidden_size)
+    model = Model(arguments.model, network, processor, "")
+    lesions = Slices(render(val, side, cache))
+    report: dict = {}
+    for index, name in enumerate(entries):
+        fit = _entry(model, name, train, val, lesions, arguments)
+        gate_mean, gate_precision = fit.pop("gate_mean"), fit.pop("gate_precision")
+        network.calibration.gate_mean[index] = torch.from_numpy(gate_mean)
+        network.calibration.gate_precision[index] = torch.from_numpy(gate_precision)
+        report[name] = fit
+        for key in ("slope", "offset", "threshold", "band_low", "band_high", "heatmap_threshold",
+                    "prevalence", "gate_limit"):
+            getattr(network.calibration, key)[index] = fit[key]
+    report["change_temperature"] = _fit_change(model, lesions, arguments)
+    network.calibration.change_temperature.fill_(report["change_temperature"])
+    out = Path(arguments.out)
+    network.save_pretrained(out)
+    processor.save_pretrained(out)
+    record = {"arguments": dataclasses.asdict(arguments), "fitted": report}
+    (out / "calibrate.run.json").write_text(json.dumps(record, indent=1))
+    return out
+
+
+def _entry(
+    model: Model, name: str, train: list[Sample], val: list[Sample], lesions: Slices, arguments: CalibrateArguments
+) -> dict:
+    """Everything of one scope entry."""
+    side, cache = model.config.image_size, Path(arguments.cache)
+    held_out = [s for s in val if s.sequence == name]
+    own = [s for s in train if s.sequence == name]
+    # a sequence without a validation patient is fitted on its training slices, and says so
+    host = Slices(render(held_out or own, side, cache, seed=1))
+    images, masks, labels = validation(lesions, host, arguments.seed)
+    logits, heatmaps = look_at(model, images, name)
+    slope, offset = platt(logits, labels)
+    scores = 1 / (1 + np.exp(-(slope * logits + offset)))
+    threshold = best_threshold(scores, labels)
+    low, high = conformal_band(scores, labels, threshold)
+    known = gate_features(model, Slices(render(own, side, cache)), arguments.seed)
+    mean, precision, limit = gate(known, gate_features(model, host, arguments.seed + 1))
+    return {
+        "slope": slope, "offset": offset, "threshold": threshold, "band_low": low, "band_high": high,
+        "heatmap_threshold": heatmap_threshold(heatmaps[labels == 1], masks[labels == 1]),
+        "prevalence": PREVALENCE, "gate_limit": limit, "gate_mean": mean, "gate_precision": precision,
+        "n": len(labels), "abnormal": int(labels.sum()), "fitted_on": "val" if held_out else "train",
+    }
+
+
+def _fit_change(model: Model, slices: Slices, arguments: CalibrateArguments) -> float:
+    rng, generator = np.random.default_rng(arguments.seed), torch.Generator().manual_seed(arguments.seed)
+    batch = pair_batch([slices.pair(rng) for _ in range(arguments.pairs)], generator)
+    logits = []
+    for first, second in track(
+        zip(batch["image"], batch["followup"], strict=True), "calibrating change", total=arguments.pairs
+    ):
+        logits.append(compare(model, look(model, first[None]), look(model, second[None])).logits)
+    labels = np.array([CHANGE_LABELS.index(c) for c in batch["change"]])
+    return change_temperature(torch.stack(logits).double().cpu().numpy(), labels)

@@ -1,0 +1,1 @@
+"""Training data: samples, the registry of public sets, and the generator of lesions."""

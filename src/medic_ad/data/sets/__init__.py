@@ -1,0 +1,1 @@
+"""Training data: one module a public data set, each with `samples(root)`."""

@@ -1,0 +1,69 @@
+"""Training data: what the readers of published layouts share."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from medic_ad.errors import DataError
+from medic_ad.readers import read_image
+
+MINIMUM_BRAIN = 0.15  # of the largest slice's brain area; less shows too little to be judged
+
+
+def need(path: Path, what: str) -> Path:
+    """The path, or a DataError that says which part of the data set is missing."""
+    if not path.exists():
+        raise DataError(f"{what} is missing: expected {path}; check --root or fetch the data set.")
+    return path
+
+
+def rows_of(path: Path, columns: tuple[str, ...], what: str) -> list[dict[str, str]]:
+    """Rows of an index file with at least these columns, every value stripped."""
+    try:
+        with need(path, what).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in columns if column not in (reader.fieldnames or [])]
+            if missing:
+                raise DataError(f"{path} lacks the column {missing[0]!r}: expected {columns}.")
+            rows = [
+                {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
+                for row in reader
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no CSV file in UTF-8 ({error}): save it as one.") from error
+    if not rows:
+        raise DataError(f"{path} has a header but no rows: add at least one.")
+    return rows
+
+
+def patients_of(root: Path, what: str) -> list[Path]:
+    """The folders `patientNN` of a data set, in order."""
+    need(root, f"The folder of {what}")
+    found = sorted(p for p in root.glob("patient*") if p.is_dir())
+    if not found:
+        raise DataError(f"{root} holds no folder patientNN of {what}: check --root.")
+    return found
+
+
+def volume(path: Path, what: str, like: np.ndarray | None = None) -> np.ndarray:
+    """Pixels (D, H, W) of a brain MR volume, axial; of the same grid as `like` where given."""
+    pixels = read_image(need(path, what), modality="MR", body_part="BRAIN").pixels
+    if pixels.ndim != 3:
+        raise DataError(f"{path} must be a volume, but has the grid {pixels.shape}.")
+    if like is not None and pixels.shape != like.shape:
+        raise DataError(f"{path} has the grid {pixels.shape}, its scan {like.shape}.")
+    return pixels
+
+
+def brain_slices(brain: np.ndarray) -> list[int]:
+    """Slices of a bool volume (D, H, W) with more than MINIMUM_BRAIN of the largest area."""
+    areas = brain.sum((1, 2))
+    return [int(i) for i in np.flatnonzero(areas > MINIMUM_BRAIN * areas.max())]
+
+
+def foreground(pixels: np.ndarray) -> np.ndarray:
+    """Brain of a skull-stripped volume: clearly above its zero background."""
+    return np.asarray(pixels > 0.15 * np.percentile(pixels, 99))

@@ -1,0 +1,21 @@
+"""Every step of the road: the one error that bad input raises, and its children."""
+
+
+class MedicADError(Exception):
+    """What was expected, what came, what to do, in one sentence."""
+
+
+class ReadError(MedicADError):
+    """A file cannot be read as an image."""
+
+
+class StudyError(MedicADError):
+    """Files do not form one study, or a prior does not fit its current."""
+
+
+class ModelError(MedicADError):
+    """Weights, names or configuration of a model do not fit."""
+
+
+class DataError(MedicADError):
+    """A training table or the folder of a data set does not fit."""

@@ -1,0 +1,246 @@
+"""Step 5 of the road: score and maps become a decision, findings with units, and a change."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist
+from skimage.measure import label as label_components
+from skimage.measure import regionprops
+
+from medic_ad.errors import MedicADError
+from medic_ad.image import Image
+from medic_ad.words import COLUMNS, cell_of, cell_words
+
+DECISIONS = ("abnormal", "normal", "uncertain", "out_of_scope")
+CHANGES = ("worse", "stable", "better", "not_comparable")
+MINIMUM_AREA_PX = 8
+
+_SIDE_WORDS = {
+    "R": "patient right",
+    "L": "patient left",
+    "A": "anterior",
+    "P": "posterior",
+    "H": "towards the head",
+    "F": "towards the feet",
+}
+
+
+def decide(score: float, band: tuple[float, float]) -> str:
+    """The decision that a calibrated score alone makes.
+
+    Args:
+        score: Probability of an anomaly in [0, 1]; NaN means out of scope.
+        band: (lo, hi) of the uncertain band, half open: lo <= score < hi is uncertain. A band of
+            no width is a plain threshold.
+    """
+    if math.isnan(score):
+        return "out_of_scope"
+    if score >= band[1]:
+        return "abnormal"
+    return "normal" if score < band[0] else "uncertain"
+
+
+def change_label(scores: Mapping[str, float]) -> str:
+    """The label that change scores make: the highest; a tie is stable."""
+    worse, stable, better = scores["worse"], scores["stable"], scores["better"]
+    if scores.get("not_comparable", 0.0) > max(worse, stable, better):
+        return "not_comparable"
+    if stable >= max(worse, better) or worse == better:
+        return "stable"
+    return "worse" if worse > better else "better"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One connected region of the heatmap at or above its threshold.
+
+    Attributes:
+        score: Highest probability within the region.
+        box: Half-open pixels, (y0, x0, y1, x1) or (z0, y0, x0, z1, y1, x1).
+        centroid: Centre of mass of the region's mask, (y, x) or (z, y, x), pixel centres.
+        area_px: Pixels, in volumes those of the key slice.
+        voxels: Pixels of the whole region over all slices.
+        area_mm2: Area on the key slice; None without pixel spacing.
+        volume_ml: Volumes with spacing only.
+        diameter_mm: Longest in-plane diameter on the key slice; None without pixel spacing.
+        key_slice: The slice on which the region is largest; None in 2-D.
+        location: Words for the place, and the patient's side where orientation is known.
+        cell: (row, column) of the centroid in the 3 x 3 grid.
+    """
+
+    score: float
+    box: tuple[int, ...]
+    centroid: tuple[float, ...]
+    area_px: int
+    voxels: int
+    area_mm2: float | None
+    volume_ml: float | None
+    diameter_mm: float | None
+    key_slice: int | None
+    location: str
+    cell: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        ndim = len(self.centroid)
+        if ndim not in (2, 3) or len(self.box) != 2 * ndim:
+            raise MedicADError(
+                f"A finding has 2 or 3 coordinates and a box of twice as many, not {ndim} and "
+                f"{len(self.box)}."
+            )
+        if not 0.0 < self.score <= 1.0:
+            raise MedicADError(f"A finding's score is in (0, 1], not {self.score}.")
+        low, high = self.box[:ndim], self.box[ndim:]
+        corners = zip(low, self.centroid, high, strict=True)
+        inside = all(a - 1e-6 <= c <= b - 1 + 1e-6 for a, c, b in corners)
+        if not inside or min(low) < 0:
+            raise MedicADError(f"The centroid {self.centroid} must lie in the box {self.box}.")
+        if (self.key_slice is None) != (ndim == 2):
+            raise MedicADError("A key slice belongs to findings in volumes, and only to them.")
+        if self.key_slice is not None and not low[0] <= self.key_slice < high[0]:
+            raise MedicADError(f"The key slice {self.key_slice} must lie in the box {self.box}.")
+        if not 0 < self.area_px <= self.voxels:
+            raise MedicADError(f"The area ({self.area_px} px) must be in 1..{self.voxels} voxels.")
+        if len(self.cell) != 2 or not set(self.cell) <= {0, 1, 2}:
+            raise MedicADError(f"A cell is a row and a column in 0..2, not {self.cell}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What changed between a prior and the current study.
+
+    Attributes:
+        label: One of CHANGES.
+        scores: Probability of each label, summing to 1; None when not comparable.
+        map: Signed change in [-1, 1] on the current grid (positive: worse), NaN outside the
+            common field of view; None when not comparable.
+        reason: Why the studies cannot be compared; None otherwise.
+        alignment: Transform and quality of the registration.
+        prior_on_current: The prior's pixels on the current grid, for display.
+        mixed: Some regions grow while others shrink.
+    """
+
+    label: str
+    scores: dict[str, float] | None
+    map: np.ndarray | None
+    reason: str | None = None
+    alignment: dict[str, Any] = field(default_factory=dict)
+    prior_on_current: np.ndarray | None = None
+    mixed: bool = False
+    prior_date: datetime.date | None = None
+    current_date: datetime.date | None = None
+
+    def __post_init__(self) -> None:
+        if self.label not in CHANGES:
+            raise MedicADError(f"A change is one of {', '.join(CHANGES)}, not '{self.label}'.")
+        if self.scores is not None:
+            self._check_scores(self.scores)
+        if self.label == "not_comparable":
+            if self.map is not None or not self.reason:
+                raise MedicADError("A change that is not comparable has a reason and no map.")
+            return
+        if self.reason is not None:
+            raise MedicADError(f"'{self.label}' takes no reason for not comparing.")
+        if self.scores is None or self.map is None:
+            raise MedicADError(f"'{self.label}' needs both scores and a change map.")
+        finite = self.map[np.isfinite(self.map)]
+        if np.isinf(self.map).any() or (finite.size and np.abs(finite).max() > 1.0):
+            raise MedicADError("A change map holds values in [-1, 1], or NaN outside.")
+        if self.prior_on_current is not None and self.prior_on_current.shape != self.map.shape:
+            raise MedicADError(
+                f"The prior on the current grid is {self.prior_on_current.shape}, the change map "
+                f"{self.map.shape}: both must be on the current grid."
+            )
+
+    def _check_scores(self, scores: dict[str, float]) -> None:
+        if not {"worse", "stable", "better"} <= set(scores) <= set(CHANGES):
+            raise MedicADError(
+                f"Change scores are named worse, stable, better (and not_comparable), not "
+                f"{', '.join(sorted(scores))}."
+            )
+        if min(scores.values()) < 0 or abs(sum(scores.values()) - 1.0) > 1e-4:
+            raise MedicADError(f"Change scores are probabilities that sum to 1, not {scores}.")
+        if change_label(scores) != self.label:
+            raise MedicADError(
+                f"The scores say '{change_label(scores)}', so the label cannot be '{self.label}'."
+            )
+
+
+def find(
+    heatmap: np.ndarray,
+    threshold: float,
+    image: Image,
+    minimum_area_px: int = MINIMUM_AREA_PX,
+) -> tuple[Finding, ...]:
+    """The connected regions of a heatmap at or above its threshold, weightiest first.
+
+    Args:
+        heatmap: Probabilities on the grid of `image`, (H, W) or (D, H, W); NaN where the model
+            did not look, which is never part of a region.
+        threshold: The fixed threshold of the heatmap.
+        image: Gives grid, spacing and orientation.
+        minimum_area_px: Regions whose largest slice has fewer pixels are noise of the map.
+
+    Returns:
+        Findings sorted by score times size, descending.
+    """
+    if heatmap.shape != image.grid:
+        raise MedicADError(
+            f"The heatmap is {heatmap.shape} but the image {image.grid}: bring the map back to "
+            f"the image's grid first."
+        )
+    labels = label_components(heatmap >= threshold, connectivity=heatmap.ndim)
+    regions = (r for r in regionprops(labels) if r.num_pixels >= minimum_area_px)
+    findings = (_finding(region, heatmap, image) for region in regions)
+    kept = (finding for finding in findings if finding.area_px >= minimum_area_px)
+    return tuple(sorted(kept, key=lambda f: (-f.score * f.voxels, f.box)))
+
+
+def _finding(region: Any, heatmap: np.ndarray, image: Image) -> Finding:
+    mask = region.image
+    plane, key_slice, volume_ml = mask, None, None
+    spacing = image.spacing_mm
+    if mask.ndim == 3:
+        offset = int(mask.sum(axis=(1, 2)).argmax())
+        plane, key_slice = mask[offset], region.bbox[0] + offset
+        if spacing is not None:
+            volume_ml = float(mask.sum() * np.prod(spacing) / 1000.0)
+    area_px = int(plane.sum())
+    centroid = tuple(float(c) for c in region.centroid)
+    height, width = image.grid[-2:]
+    cell = cell_of(centroid[-2], centroid[-1], (height, width))
+    return Finding(
+        score=float(heatmap[region.slice][mask].max()),
+        box=tuple(int(b) for b in region.bbox),
+        centroid=centroid,
+        area_px=area_px,
+        voxels=int(mask.sum()),
+        area_mm2=None if spacing is None else float(area_px * spacing[-2] * spacing[-1]),
+        volume_ml=volume_ml,
+        diameter_mm=None if spacing is None else _diameter(plane, spacing[-2:]),
+        key_slice=key_slice,
+        location=_location(cell, image),
+        cell=cell,
+    )
+
+
+def _diameter(plane: np.ndarray, spacing: tuple[float, ...]) -> float:
+    """Longest distance across a mask, between the outer edges of its pixels, in mm."""
+    centres = np.argwhere(plane).astype(float)
+    edges = np.concatenate([centres + step for step in ((0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5))])
+    points = edges * np.asarray(spacing)
+    return float(pdist(points[ConvexHull(points).vertices]).max())
+
+
+def _location(cell: tuple[int, int], image: Image) -> str:
+    words = f"{cell_words(*cell)} of the image"
+    letters = image.side_letters()
+    if letters is None or cell[1] == 1:
+        return words
+    return f"{words}, {_SIDE_WORDS[letters[COLUMNS[cell[1]]]]}"

@@ -1,0 +1,145 @@
+"""Step 4: a name or folder -> a model on a device, with its processor and the hash of its weights."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from transformers import AutoConfig
+
+from medic_ad.errors import ModelError
+from medic_ad.model.modeling import MedicADForConditionalGeneration, refuse_unfit_keys
+from medic_ad.models import MODELS
+from medic_ad.processor import MedicADProcessor
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with what `read` needs around it.
+
+    Attributes:
+        name: as it was asked for.
+        network: the model, in eval mode on its device.
+        processor: its processor.
+        weights_sha256: hash over the safetensors files.
+        licence, base: for the provenance; "unknown" where the registry says nothing.
+    """
+
+    name: str
+    network: MedicADForConditionalGeneration
+    processor: MedicADProcessor
+    weights_sha256: str
+    licence: str = "unknown"
+    base: str = "unknown"
+
+    @property
+    def config(self):
+        return self.network.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+
+def load_checkpoint(path: str | Path) -> tuple[MedicADForConditionalGeneration, MedicADProcessor]:
+    """Network and processor from a folder in the Hub's layout, or from a Qwen2.5-VL checkpoint.
+
+    Raises:
+        ModelError: the folder is no checkpoint, or its weights do not fit its configuration.
+    """
+    try:
+        kind = AutoConfig.from_pretrained(path).model_type
+        if kind == "qwen2_5_vl":
+            return MedicADForConditionalGeneration.from_base(path), processor_from_base(path)
+        network, info = MedicADForConditionalGeneration.from_pretrained(
+            path, output_loading_info=True
+        )
+        processor = MedicADProcessor.from_pretrained(path)
+    except (OSError, ValueError, RuntimeError, SafetensorError, HFValidationError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"expected a checkpoint that loads in {path}, but: {first}; give a folder with "
+            "config.json, safetensors that fit it, and a processor"
+        ) from error
+    refuse_unfit_keys(info, path)
+    return network, processor
+
+
+def processor_from_base(path: str | Path) -> MedicADProcessor:
+    """The backbone's tokenizer and image processor, with `<|ano|>` and `<|diff|>` on spare rows."""
+    from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
+
+    from medic_ad.processor import ANO, DIFF
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.add_special_tokens({"additional_special_tokens": [ANO, DIFF]}, replace_extra_special_tokens=False)
+    images = Qwen2VLImageProcessorPil.from_pretrained(path)
+    return MedicADProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash over the names and bytes of a folder's safetensors files."""
+    total = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            total.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The asked device; without one the GPU when there is one, else the CPU (recorded in reports).
+
+    Raises:
+        ModelError: the device is not there.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+        torch.empty(1, device=picked)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"expected a device that this machine has, got {device!r}; use cpu, or cuda where torch "
+            "sees a GPU"
+        ) from error
+    return picked
+
+
+@lru_cache(maxsize=2)
+def load_model(name_or_path: str = "nano", device: str | None = None) -> Model:
+    """Load a model by name or from a folder in the Hub's layout.
+
+    Args:
+        name_or_path: a name of `medic_ad.models.MODELS`, or a folder.
+        device: "cpu", "cuda", "cuda:1" ...; without one a GPU when there is one.
+
+    Raises:
+        ModelError: unknown name (with the near ones), no such device, or weights that do not fit.
+    """
+    picked = pick_device(device)
+    info = MODELS.get(name_or_path)
+    folder = info.path if info else Path(name_or_path)
+    if not (folder / "config.json").is_file():
+        near = difflib.get_close_matches(str(name_or_path), MODELS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(MODELS)}"
+        raise ModelError(
+            f"expected the name of a model or a folder with config.json, got {str(name_or_path)!r}; {hint}"
+        )
+    network, processor = load_checkpoint(folder)
+    network.eval().to(picked)
+    network.requires_grad_(False)
+    return Model(
+        name=str(name_or_path),
+        network=network,
+        processor=processor,
+        weights_sha256=weights_sha256(folder),
+        licence=info.licence if info else "unknown",
+        base=info.base if info else json.loads((folder / "config.json").read_text()).get("_name_or_path", "unknown"),
+    )

@@ -1,0 +1,118 @@
+"""Step 4 as the road uses it: canvases -> one vision pass -> score logits, heatmaps, gate, text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from medic_ad import words
+from medic_ad.load import Model
+from medic_ad.model.compare import CompareOutput
+from medic_ad.model.detect import DetectOutput
+from medic_ad.model.modeling import Vision
+
+BATCH = 16  # canvases a vision pass; memory above the arrays stays flat
+NEW_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Look:
+    """One vision pass over B canvases and what stages 1 and 3 say of it.
+
+    Attributes:
+        vision, detected: as the network gives them, one entry per canvas.
+        logits: `(B,)` uncalibrated image logits.
+        heatmaps: `(B, S, S)` probabilities.
+        gate: `(B, F)` features of the out-of-scope gate.
+    """
+
+    vision: Vision
+    detected: list[DetectOutput]
+    logits: torch.Tensor
+    heatmaps: torch.Tensor
+    gate: torch.Tensor
+
+
+@torch.inference_mode()
+def look(model: Model, canvases: torch.Tensor) -> Look:
+    """Detect and explain B canvases `(B, S, S)` in [0, 1]; no text is generated."""
+    network = model.network
+    images = model.processor.images(canvases.to(model.device), model.config)
+    vision = network.encode(**images)
+    detected = network.detect(vision)
+    return Look(
+        vision=vision,
+        detected=detected,
+        logits=torch.stack([d.logit for d in detected]).float(),
+        heatmaps=torch.stack(network.explain(vision, detected)).float().sigmoid(),
+        gate=vision.gate_features().float(),
+    )
+
+
+def batches(canvases: torch.Tensor, size: int = BATCH) -> Iterator[torch.Tensor]:
+    """Canvases in parts of `size`."""
+    yield from canvases.split(size)
+
+
+@torch.inference_mode()
+def compare(model: Model, baseline: Look, followup: Look) -> CompareOutput:
+    """Stage 2 for one pair of single-canvas looks; each order is its own call of the same shape."""
+    vision = joined(baseline, followup)
+    [out] = model.network.compare(vision, [*baseline.detected, *followup.detected], [(0, 1)])
+    return out
+
+
+def joined(*looks: Look) -> Vision:
+    """Looks made one by one -> the vision output of one prompt with all their images."""
+    return Vision(
+        taps=[t for x in looks for t in x.vision.taps],
+        merged=[t for x in looks for t in x.vision.merged],
+        images=[t for x in looks for t in x.vision.images],
+        encoder=BaseModelOutputWithPooling(
+            last_hidden_state=torch.cat([x.vision.encoder.last_hidden_state for x in looks]),
+            pooler_output=tuple(t for x in looks for t in x.vision.encoder.pooler_output),
+        ),
+    )
+
+
+@torch.inference_mode()
+def say(model: Model, question: str, looks: Sequence[Look], change: CompareOutput | None = None) -> str:
+    """The language model's answer about one scan, or about a pair (baseline first).
+
+    Args:
+        looks: single-canvas looks; their vision pass is used again, none is made.
+        change: stage 2's output for a pair; without it `<|diff|>` is the learned no-prior state.
+    """
+    network, processor, config = model.network, model.processor, model.config
+    vision = joined(*looks)
+    prompt = processor.prompt(question, images=len(looks))
+    text = processor.text([prompt], config, vision.merged[0][0].numel()).to(model.device)
+    grids = [[1, *(side * config.vision_config.spatial_merge_size for side in m.shape[1:])] for m in vision.merged]
+    stage = [config.ano_token_id, config.diff_token_id]
+    out = network.generate(
+        **text,
+        image_grid_thw=torch.tensor(grids, device=model.device),
+        mm_encoder_outputs={"image": vision.encoder},
+        ano_embeds=torch.stack([d.embeds for x in looks for d in x.detected]),
+        diff_embeds=(network.comparer.no_prior if change is None else change.embeds)[None],
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+        suppress_tokens=stage,
+        eos_token_id=processor.tokenizer.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+    )
+    new = out[0, text["input_ids"].shape[1] :]
+    return processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+def describe(model: Model, scan: Look) -> str:
+    """The sentence about one scan."""
+    return say(model, words.DETECT_QUESTION, [scan])
+
+
+def describe_change(model: Model, baseline: Look, followup: Look, change: CompareOutput) -> str:
+    """The sentence about a pair."""
+    return say(model, words.COMPARE_QUESTION, [baseline, followup], change)

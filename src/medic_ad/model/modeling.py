@@ -1,0 +1,295 @@
+"""Step 4, model: Qwen2.5-VL with the stages detect, compare and explain. Sees tensors only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLForConditionalGeneration
+from transformers.conversion_mapping import (
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
+
+from medic_ad.errors import ModelError
+from medic_ad.model.attention import group_windows
+from medic_ad.model.calibration import Calibration
+from medic_ad.model.compare import CompareOutput, Date, DiffProcessor
+from medic_ad.model.configuration import MedicADConfig
+from medic_ad.model.detect import AnomalyProcessor, DetectOutput
+from medic_ad.model.explain import HeatmapDecoder
+from medic_ad.model.pixel import unpatchify
+from medic_ad.model.taps import raster, raster_order
+
+HEADS = ("detector", "comparer", "explainer", "calibration")
+
+
+@dataclass
+class Vision(ModelOutput):
+    """One vision pass over a packed batch; every list has one tensor per image.
+
+    Attributes:
+        taps: `(L, Dv, h, w)` tapped features in raster order.
+        merged: `(D, h/2, w/2)` merged visual tokens.
+        images: `(1, H, W)` the pixels that the tower saw.
+        encoder: the tower's output as the language model takes it.
+    """
+
+    taps: list[torch.Tensor] = None
+    merged: list[torch.Tensor] = None
+    images: list[torch.Tensor] = None
+    encoder: BaseModelOutputWithPooling = None
+
+    def gate_features(self) -> torch.Tensor:
+        """`(images, Dv)` features of the out-of-scope gate: mean of the last tap, scaled to unit RMS."""
+        mean = torch.stack([tap[-1].flatten(1).mean(1) for tap in self.taps])
+        return mean / mean.pow(2).mean(1, keepdim=True).sqrt().clamp_min(1e-6)
+
+
+def by_grid(function: Callable, *lists: Sequence[torch.Tensor]) -> list:
+    """Apply a batched function to per-image tensors, one batch per shape, order kept.
+
+    Returns one result per image: a tensor without batch axis, or a `ModelOutput` of such.
+    """
+    groups = defaultdict(list)
+    for index, tensors in enumerate(zip(*lists, strict=True)):
+        groups[tuple(t.shape for t in tensors)].append(index)
+    results: list = [None] * len(lists[0])
+    for indexes in groups.values():
+        out = function(*(torch.stack([column[i] for i in indexes]) for column in lists))
+        if isinstance(out, ModelOutput):
+            rows = zip(*(value.unbind(0) for value in out.values()), strict=True)
+            split = [type(out)(**dict(zip(out.keys(), row, strict=True))) for row in rows]
+        else:
+            split = out.unbind(0)
+        for index, row in zip(indexes, split, strict=True):
+            results[index] = row
+    return results
+
+
+def stack(outputs: Sequence[ModelOutput]) -> ModelOutput:
+    """Per-image outputs of one grid -> one output with a batch axis."""
+    first = outputs[0]
+    return type(first)(
+        **{f.name: torch.stack([getattr(o, f.name) for o in outputs]) for f in fields(first)}
+    )
+
+
+class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
+    """Qwen2.5-VL that detects, compares and explains (Medic-AD, arXiv 2603.27176).
+
+    Without `<|ano|>` and `<|diff|>` in the prompt it is the stock class, bit for bit.
+    """
+
+    config_class = MedicADConfig
+    config: MedicADConfig
+
+    def __init__(self, config: MedicADConfig) -> None:
+        super().__init__(config)
+        group_windows(self.model.visual)
+        self.detector = AnomalyProcessor(config)
+        self.comparer = DiffProcessor(config)
+        self.explainer = HeatmapDecoder(config)
+        self.calibration = Calibration(len(config.scope), config.vision_config.hidden_size)
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Backbone modules as transformers does; the heads keep their own initialisation."""
+        if not any(module is m for head in HEADS if hasattr(self, head) for m in getattr(self, head).modules()):
+            super()._init_weights(module)
+
+    @classmethod
+    def from_base(cls, name_or_path: str | Path, **kwargs) -> MedicADForConditionalGeneration:
+        """Load a Qwen2.5-VL checkpoint (Lingshu included) and add untrained heads.
+
+        Args:
+            name_or_path: Hub name or local folder, sharded safetensors with an index included.
+            **kwargs: `dtype`, `device_map`, `attn_implementation` ... of `from_pretrained`, and
+                fields of `MedicADConfig`.
+
+        Raises:
+            ModelError: backbone keys are missing, or the checkpoint has keys of its own.
+        """
+        base = AutoConfig.from_pretrained(name_or_path)
+        if base.model_type != "qwen2_5_vl":
+            raise ModelError(
+                f"expected a Qwen2.5-VL checkpoint (model_type qwen2_5_vl), but {name_or_path} is "
+                f"{base.model_type!r}; name a Qwen2.5-VL or Lingshu checkpoint"
+            )
+        own = {f: kwargs.pop(f) for f in MedicADConfig.__annotations__ if f in kwargs}
+        values = {k: v for k, v in base.to_dict().items() if k != "model_type"}
+        config = MedicADConfig(**{**values, **own})
+        model, info = cls.from_pretrained(
+            name_or_path, config=config, output_loading_info=True, **kwargs
+        )
+        refuse_unfit_keys(info, name_or_path, allow_missing=HEADS)
+        return model
+
+    # ------------------------------------------------------------------ the stages
+    def encode(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor) -> Vision:
+        """One vision pass: patches `(N, C*T*p*p)` and grids `(images, 3)` -> `Vision`."""
+        vision = self.config.vision_config
+        tower = self.model.visual
+        out = tower(
+            pixel_values.type(tower.dtype),
+            grid_thw=image_grid_thw,
+            output_hidden_states=[tap + 1 for tap in self.config.taps],  # 0 is the patch embedding
+        )
+        hidden = [out.hidden_states[tap + 1] for tap in self.config.taps]
+        order = raster_order(image_grid_thw, vision).to(pixel_values.device)
+        levels = [raster(h, image_grid_thw, order) for h in hidden]
+        grids = [(h, w) for _, h, w in image_grid_thw.tolist()]
+        merge = vision.spatial_merge_size
+        counts = [h * w // merge**2 for h, w in grids]
+        tokens = out.pooler_output.split(counts)
+        patches = pixel_values.split([h * w for h, w in grids])
+        return Vision(
+            taps=[torch.stack(maps) for maps in zip(*levels, strict=True)],
+            merged=[
+                t.T.reshape(-1, h // merge, w // merge)
+                for t, (h, w) in zip(tokens, grids, strict=True)
+            ],
+            images=[unpatchify(p, g, vision) for p, g in zip(patches, grids, strict=True)],
+            encoder=BaseModelOutputWithPooling(
+                last_hidden_state=out.last_hidden_state, pooler_output=tokens
+            ),
+        )
+
+    def detect(self, vision: Vision) -> list[DetectOutput]:
+        """Stage 1 for every image; no text is generated."""
+        return by_grid(self.detector, vision.taps, vision.merged)
+
+    def compare(
+        self, vision: Vision, detected: Sequence[DetectOutput], pairs: Sequence[tuple[int, int]]
+    ) -> list[CompareOutput]:
+        """Stage 2 for pairs `(baseline, follow-up)` of image indexes on one grid each."""
+
+        def date(i: int) -> tuple[torch.Tensor, ...]:
+            return (detected[i].modulated, detected[i].map_logits, vision.merged[i], vision.images[i])
+
+        columns = [[*date(b), *date(f)] for b, f in pairs]
+        return by_grid(
+            lambda *x: self.comparer(Date(*x[:4]), Date(*x[4:])), *zip(*columns, strict=True)
+        )
+
+    def explain(self, vision: Vision, detected: Sequence[DetectOutput]) -> list[torch.Tensor]:
+        """Stage 3: heatmap logits `(H, W)` per image."""
+        return by_grid(self.explainer, vision.taps, [d.embeds for d in detected], vision.images)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
+        diff_pairs: torch.LongTensor | None = None,
+        ano_embeds: torch.Tensor | None = None,
+        diff_embeds: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        mm_encoder_outputs: dict | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        **kwargs,
+    ):
+        """The language model over text, images and stage tokens.
+
+        Args:
+            input_ids: `(B, T)`; `<|image_pad|>`, `<|ano|>` and `<|diff|>` already expanded.
+            pixel_values, image_grid_thw: the packed images, or neither with `mm_encoder_outputs`.
+            diff_pairs: `(pairs, 2)` image indexes (baseline, follow-up) in the order in which
+                their `<|diff|>` runs stand; -1 as baseline: no prior.
+            ano_embeds: `(A, P * P, D)` in the order in which `<|ano|>` runs stand; computed from
+                the images, in order, when absent.
+            diff_embeds: `(pairs, P * P, D)`; computed when absent.
+        """
+        staged = input_ids is not None and bool(
+            ((input_ids == self.config.ano_token_id) | (input_ids == self.config.diff_token_id)).any()
+        )
+        if pixel_values is not None and mm_token_type_ids is None:
+            raise ModelError(
+                "expected mm_token_type_ids with images, got none; without it the positions of the "
+                "image tokens are silently replaced, so pass what the processor returns"
+            )
+        if staged:
+            if pixel_values is not None:
+                vision = self.encode(pixel_values, image_grid_thw)
+                detected = self.detect(vision)
+                ano_embeds = torch.stack([d.embeds for d in detected])
+                diff_embeds = self.diff_embeds(vision, detected, diff_pairs)
+                mm_encoder_outputs, pixel_values = {"image": vision.encoder}, None
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+            inputs_embeds = self._place(inputs_embeds, input_ids, self.config.ano_token_id, ano_embeds)
+            inputs_embeds = self._place(inputs_embeds, input_ids, self.config.diff_token_id, diff_embeds)
+        return super().forward(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
+            inputs_embeds=inputs_embeds,
+            mm_encoder_outputs=mm_encoder_outputs,
+            mm_token_type_ids=mm_token_type_ids,
+            **kwargs,
+        )
+
+    def diff_embeds(self, vision, detected, diff_pairs) -> torch.Tensor | None:
+        """`<Diff>` embeddings `(pairs, P * P, D)`; the learned no-prior state where baseline is -1."""
+        if diff_pairs is None:
+            return None
+        pairs = [tuple(pair) for pair in diff_pairs.tolist()]
+        real = [pair for pair in pairs if pair[0] >= 0]
+        compared = iter(self.compare(vision, detected, real) if real else ())
+        return torch.stack(
+            [next(compared).embeds if b >= 0 else self.comparer.no_prior for b, _ in pairs]
+        )
+
+    def _place(self, inputs_embeds, input_ids, token_id: int, embeds) -> torch.Tensor:
+        """Put stage embeddings where their id stands, never at a fixed offset."""
+        where = input_ids == token_id
+        count, given = int(where.sum()), 0 if embeds is None else embeds.shape[0] * embeds.shape[1]
+        if count != given:
+            raise ModelError(
+                f"expected {given} places for stage embeddings of token {token_id}, found {count} in "
+                "the prompt; pass the prompt and images as the processor returns them, untruncated"
+            )
+        if not count:
+            return inputs_embeds
+        return inputs_embeds.masked_scatter(where[..., None], embeds.to(inputs_embeds.dtype))
+
+    def prepare_inputs_for_generation(self, *args, is_first_iteration: bool = False, **kwargs):
+        inputs = super().prepare_inputs_for_generation(
+            *args, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if not is_first_iteration:  # images and stage tokens live in the cache by now
+            for name in ("mm_encoder_outputs", "ano_embeds", "diff_embeds", "diff_pairs"):
+                inputs.pop(name, None)
+        return inputs
+
+
+def refuse_unfit_keys(info: dict, name: str | Path, allow_missing: tuple[str, ...] = ()) -> None:
+    """Refuse a checkpoint whose keys or shapes do not fit.
+
+    Raises:
+        ModelError: naming the first key.
+    """
+    missing = sorted(k for k in info["missing_keys"] if not k.startswith(allow_missing or "\0"))
+    unfit = {
+        "is missing": missing,
+        "is not known to this model": sorted(info["unexpected_keys"]),
+        "has another shape": sorted(str(k[0]) for k in info["mismatched_keys"]),
+    }
+    for what, keys in unfit.items():
+        if keys:
+            raise ModelError(
+                f"expected weights that fit the configuration, but in {name} {keys[0]!r} {what} "
+                f"({len(keys)} such keys); use the checkpoint that belongs to this configuration"
+            )
+
+
+register_checkpoint_conversion_mapping(
+    "MedicADForConditionalGeneration",
+    get_checkpoint_conversion_mapping("Qwen2_5_VLForConditionalGeneration"),
+    overwrite=True,
+)
+AutoConfig.register("medic_ad", MedicADConfig, exist_ok=True)
+AutoModelForImageTextToText.register(MedicADConfig, MedicADForConditionalGeneration, exist_ok=True)

@@ -1,0 +1,65 @@
+"""Step 4, model: the light branch from the pixels that stages 2 and 3 join at the upsampling.
+
+A backbone trained from scratch on patches of 12 px has no feature finer than a patch; two
+convolutions at strides 2 and 4 carry the edges.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def unpatchify(patches: torch.Tensor, grid: tuple[int, int], vision_config) -> torch.Tensor:
+    """Put packed patches of one image back together.
+
+    Args:
+        patches: `(h * w, C * T * p * p)` in Qwen2.5-VL's merge-group order.
+        grid: `(h, w)` patch grid.
+        vision_config: the tower's configuration.
+
+    Returns:
+        `(1, h * p, w * p)` float, the mean of the channels of the first frame.
+    """
+    (h, w), m, p = grid, vision_config.spatial_merge_size, vision_config.patch_size
+    frames = patches.reshape(
+        h // m, w // m, m, m, vision_config.in_channels, vision_config.temporal_patch_size, p, p
+    )
+    grey = frames[:, :, :, :, :, 0].mean(4)  # (h/m, w/m, m, m, p, p)
+    return grey.permute(0, 2, 4, 1, 3, 5).reshape(1, h * p, w * p)
+
+
+class ConvNeXtBlock(nn.Module):
+    """ConvNeXt block (arXiv 2201.03545): depthwise 7x7, norm, two pointwise layers, residual."""
+
+    def __init__(self, channels: int, expansion: int = 2) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.GroupNorm(1, channels)
+        self.expand = nn.Conv2d(channels, expansion * channels, 1)
+        self.project = nn.Conv2d(expansion * channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.depthwise(x))
+        return x + self.project(nn.functional.gelu(self.expand(y)))
+
+
+class PixelBranch(nn.Module):
+    """Image `(B, 1, H, W)` -> features at stride 2 `(B, c2, H/2, W/2)` and stride 4."""
+
+    def __init__(self, channels: tuple[int, int]) -> None:
+        super().__init__()
+        c2, c4 = channels
+        self.stride2 = nn.Sequential(
+            nn.Conv2d(1, c2, 3, stride=2, padding=1),
+            nn.GroupNorm(4, c2),
+            nn.GELU(),
+            nn.Conv2d(c2, c2, 3, padding=1),
+            nn.GroupNorm(4, c2),
+            nn.GELU(),
+        )
+        self.stride4 = nn.Sequential(nn.Conv2d(c2, c4, 3, stride=2, padding=1), ConvNeXtBlock(c4))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        fine = self.stride2(image.contiguous(memory_format=torch.channels_last))
+        return fine, self.stride4(fine)

@@ -1,0 +1,302 @@
+"""Step 1 of the road: a DICOM file or series folder -> Image, through pydicom."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from medic_ad.errors import MedicADError, ReadError, StudyError
+from medic_ad.image import Image, Source, check_grid
+from medic_ad.readers.common import cause, sha256_of
+from medic_ad.readers.dicom_geometry import lone_affine, planes_of, projection_spacing, stack
+from medic_ad.readers.dicom_pixels import decode, display_window, kind_of
+
+MAX_WARNINGS = 3  # of the library, kept in the notes of an image
+_NOT_PICTURES = {"SEG": "a segmentation", "RTDOSE": "a dose grid"}
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    header: Dataset
+
+    @property
+    def frames(self) -> int:
+        return int(self.header.get("NumberOfFrames") or 1)
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file starts as DICOM does: with its preamble, or at once with group 2 or 8."""
+    if head[128:132] == b"DICM":
+        return True
+    little = head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"
+    big = head[:2] in (b"\0\x02", b"\0\x08") and head[2:3] == b"\0"
+    return len(head) > 8 and (little or big)
+
+
+def read_file(path: Path) -> Image:
+    """Read one DICOM file: an image, or a volume of several frames.
+
+    Raises:
+        ReadError: if it holds no picture of a patient that can be decoded.
+    """
+    return _guarded(path, lambda: _assemble(path, [_open(path)], []))
+
+
+def read_series(folder: Path) -> Image:
+    """Read the one DICOM series that lies in a folder, in the order of its positions.
+
+    Raises:
+        ReadError: if there is no series, or its slices do not make one volume.
+        StudyError: if files of several patients or series are mixed.
+    """
+    return _guarded(folder, lambda: _read_series(folder))
+
+
+def _guarded(path: Path, read: Callable[[], Image]) -> Image:
+    """Put what pydicom warns of into the notes, and what it raises into one error."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            image = read()
+    except MedicADError:
+        raise
+    except Exception as error:  # damaged files make pydicom raise many kinds
+        raise ReadError(
+            f"{path}: expected a complete DICOM image, came one that cannot be read "
+            f"({cause(error)}); copy or export it again."
+        ) from error
+    said = list(dict.fromkeys(" ".join(str(w.message).split())[:160] for w in caught))
+    notes = [f"pydicom: {text}" for text in said[:MAX_WARNINGS]]
+    if more := len(said) - len(notes):
+        notes.append(f"pydicom: {more} more warning(s)")
+    source = image.source
+    return replace(image, source=replace(source, notes=(*source.notes, *notes)))
+
+
+def _open(path: Path) -> _File:
+    return _File(path, pydicom.dcmread(path, stop_before_pixels=True, force=True))
+
+
+def _starts_as_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_dicom(file.read(132))
+
+
+def _read_series(folder: Path) -> Image:
+    notes: list[str] = []
+    paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    files = [_open(path) for path in paths if _starts_as_dicom(path)]
+    if other := len(paths) - len(files):
+        notes.append(f"{other} file(s) that are not DICOM left out")
+    pictures = [
+        f for f in files if "Rows" in f.header and f.header.get("Modality") not in _NOT_PICTURES
+    ]
+    if without := len(files) - len(pictures):
+        notes.append(f"{without} DICOM object(s) without a picture left out")
+    slices = [f for f in pictures if "LOCALIZER" not in (f.header.get("ImageType") or ())]
+    if localisers := len(pictures) - len(slices):
+        notes.append(f"{localisers} localiser(s) left out")
+    if not slices:
+        came = f"{len(paths)} file(s)" + (f" ({'; '.join(notes)})" if notes else "")
+        raise ReadError(
+            f"{folder}: expected a folder with the files of one DICOM series, came {came}; give "
+            "the folder in which the slices lie, or one file."
+        )
+    _check_one_series(folder, [f.header for f in slices])
+    return _assemble(folder, slices, notes)
+
+
+def _check_one_series(folder: Path, headers: list[Dataset]) -> None:
+    patients = {str(header.get("PatientID") or "") for header in headers}
+    if len(patients) > 1:
+        raise StudyError(
+            f"{folder}: expected one patient in a folder, came {len(patients)} patient ids; put "
+            "each patient's series into a folder of its own."
+        )
+    series = {
+        str(header.get("SeriesInstanceUID")): str(header.get("SeriesDescription") or "unnamed")
+        for header in headers
+    }
+    if len(series) > 1:
+        raise StudyError(
+            f"{folder}: expected one series in a folder, came {len(series)} "
+            f"({', '.join(sorted(series.values())[:4])}); put each series into a folder of its "
+            "own."
+        )
+
+
+def _check_picture(file: _File, first: Dataset) -> None:
+    """Refuse what is no picture by its header, before any pixel is decoded."""
+    header = file.header
+    if (what := _NOT_PICTURES.get(str(header.get("Modality")))) is not None:
+        raise ReadError(
+            f"{file.path}: expected a picture of a patient, came {what} ({kind_of(header)}); "
+            "give the images that it belongs to."
+        )
+    if not header.get("Rows") or not header.get("Columns"):
+        raise ReadError(
+            f"{file.path}: expected a DICOM image, came {kind_of(header)} without pixel data; "
+            "give a file that holds an image, or copy it again if it was cut off."
+        )
+    if "TotalPixelMatrixColumns" in header and file.frames > 1:
+        raise ReadError(
+            f"{file.path}: expected an image or a volume, came a tiled image ({kind_of(header)});"
+            " export the region to read as one frame."
+        )
+    if (header.Rows, header.Columns) != (first.Rows, first.Columns):
+        raise ReadError(
+            f"{file.path}: expected {first.Rows} x {first.Columns} pixels like the other slices, "
+            f"came {header.Rows} x {header.Columns}; leave only the slices of one stack."
+        )
+
+
+def _assemble(path: Path, files: list[_File], notes: list[str]) -> Image:
+    """Files of one series -> Image: geometry from the headers first, then pixel data."""
+    first = files[0].header
+    for file in files:
+        _check_picture(file, first)
+    owner = [number for number, file in enumerate(files) for _ in range(file.frames)]
+    size = (int(first.Rows), int(first.Columns))
+    check_grid((len(owner), *size) if len(owner) > 1 else size, str(path))
+    layout = _lay_out(path, files)
+    notes += layout.notes
+    place_of = {index: n for n, place in enumerate(layout.places) for index in place}
+
+    pixels = np.empty((len(layout.places), *size), dtype=np.float32)
+    filled: set[int] = set()
+    rescales: set[tuple[float, float]] = set()
+    mirror: float | None = None
+    index = 0
+    for number, file in enumerate(files):
+        decoded = decode(pydicom.dcmread(file.path, force=True), str(file.path))
+        notes += decoded.notes
+        rescales.update(decoded.rescales)
+        mirror = decoded.mirror if number == 0 else mirror
+        for values in decoded.pixels:
+            place = place_of[index]
+            index += 1
+            if place not in filled:
+                pixels[place] = values
+                filled.add(place)
+            elif not np.array_equal(pixels[place], values):
+                raise ReadError(
+                    f"{path}: expected one image at each place, came different images at slice "
+                    f"{place + 1} (several echoes, times or reconstructions); leave only one."
+                )
+    if doubles := len(owner) - len(layout.places):
+        notes.append(f"{doubles} duplicate slice(s) left out")
+    if len(rescales) == 1:
+        notes.append("rescale applied (slope {:g}, intercept {:g})".format(*rescales.pop()))
+    elif rescales:
+        notes.append("rescale applied (slope and intercept of each slice)")
+    window = display_window(first, mirror)
+    if window is not None:
+        notes.append(f"declares the window centre {window[0]:g}, width {window[1]:g}")
+    ordered = dict.fromkeys(owner[place[0]] for place in layout.places)
+    return Image(
+        pixels=pixels[0] if len(layout.places) == 1 else pixels,
+        affine=layout.affine,
+        spacing_mm=layout.spacing,
+        modality=_text(first, "Modality"),
+        body_part=(_text(first, "BodyPartExamined") or "").upper() or None,
+        window=window,
+        directions=None if layout.affine is not None else _directions(first),
+        source=_source(path, [files[number] for number in ordered], notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Frame indices at each slice place, and the geometry as far as the files give it."""
+
+    places: tuple[tuple[int, ...], ...]
+    affine: NDArray[np.float64] | None
+    spacing: tuple[float, ...] | None
+    notes: tuple[str, ...]
+
+
+def _lay_out(path: Path, files: list[_File]) -> _Layout:
+    planes = [plane for file in files for plane in planes_of(file.header)]
+    known = [plane for plane in planes if plane is not None]
+    in_order = tuple((index,) for index in range(len(planes)))
+    if len(planes) == 1:
+        if known:
+            return _Layout(in_order, lone_affine(known[0]), known[0].spacing, ())
+        spacing, note = projection_spacing(files[0].header)
+        return _Layout(in_order, None, spacing, (note,) if note else ())
+    if len(known) == len(planes):
+        stacked = stack(known, str(path))
+        lone = len(stacked.places) == 1
+        return _Layout(
+            stacked.places,
+            stacked.affine,
+            stacked.spacing[1:] if lone else stacked.spacing,
+            stacked.notes,
+        )
+    if len(files) > 1:
+        raise ReadError(
+            f"{path}: expected slices with position, orientation and pixel spacing, came "
+            f"{len(planes) - len(known)} of {len(planes)} without; give one file at a time."
+        )
+    note = f"{len(planes)} frames without positions, stacked in the order of the file"
+    return _Layout(in_order, None, None, (note,))
+
+
+def _source(path: Path, files: list[_File], notes: list[str]) -> Source:
+    header = files[0].header
+    hashes = [sha256_of(file.path) for file in files]
+    joined = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    date, note = _date(header)
+    return Source(
+        path=str(path),
+        sha256=hashes[0] if len(hashes) == 1 else joined,
+        format="DICOM",
+        patient_id=_text(header, "PatientID"),
+        study_date=date,
+        sop_instance_uids=tuple(
+            uid for file in files if (uid := _text(file.header, "SOPInstanceUID"))
+        ),
+        series_instance_uid=_text(header, "SeriesInstanceUID"),
+        study_instance_uid=_text(header, "StudyInstanceUID"),
+        frame_of_reference_uid=_text(header, "FrameOfReferenceUID"),
+        sop_class_uid=_text(header, "SOPClassUID"),
+        series_description=_text(header, "SeriesDescription"),
+        laterality=_text(header, "ImageLaterality") or _text(header, "Laterality"),
+        view=_text(header, "ViewPosition"),
+        notes=tuple(dict.fromkeys(notes + ([note] if note else []))),
+    )
+
+
+def _date(header: Dataset) -> tuple[datetime.date | None, str | None]:
+    text = _text(header, "StudyDate")
+    if text is None:
+        return None, None
+    try:
+        return datetime.datetime.strptime(text.replace(".", ""), "%Y%m%d").date(), None
+    except ValueError:
+        return None, "study date unreadable"
+
+
+def _directions(header: Dataset) -> tuple[str, str] | None:
+    """Patient Orientation: towards which side rows (+w) and columns (+h) run."""
+    values = header.get("PatientOrientation")
+    if values is None or isinstance(values, str) or len(values) != 2:
+        return None
+    right, down = str(values[0])[:1], str(values[1])[:1]
+    return (right, down) if set(right + down) <= set("LRAPHF") and right and down else None
+
+
+def _text(header: Dataset, keyword: str) -> str | None:
+    value = header.get(keyword)
+    text = "" if value is None else str(value).strip()
+    return text or None

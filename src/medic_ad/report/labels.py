@@ -1,0 +1,146 @@
+"""Step 6 of the road: numbers of a report as words with units, for the page and the picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medic_ad.finding import Finding
+from medic_ad.report.document import identity, plain
+
+if TYPE_CHECKING:
+    from medic_ad.report.report import Report
+
+_DECISIONS = {
+    "abnormal": "Abnormal",
+    "normal": "Normal",
+    "uncertain": "Uncertain",
+    "out_of_scope": "Out of scope",
+}
+_CHANGES = {
+    "worse": "Worse",
+    "stable": "Stable",
+    "better": "Better",
+    "not_comparable": "Prior not comparable",
+}
+
+
+def decision_word(report: Report) -> str:
+    """The decision as it stands at the head of the page."""
+    return _DECISIONS[report.decision]
+
+
+def change_word(report: Report) -> str | None:
+    """The change as it stands at the head of the page, None without a prior."""
+    return None if report.change is None else _CHANGES[report.change.label]
+
+
+def score_words(report: Report) -> str:
+    """The score with the threshold and band that turned it into the decision."""
+    provenance = report.provenance
+    if report.decision == "out_of_scope":
+        gate = provenance["gate"]
+        if gate["distance"] is None or gate["limit"] is None:
+            return "No score: the model was not fitted for this modality and body part."
+        return (
+            f"No score: distance {gate['distance']:.3g} from what the model was fitted on "
+            f"(limit {gate['limit']:.3g})."
+        )
+    low, high = provenance["uncertain_band"]
+    return (
+        f"Score {report.score:.3f}, threshold {provenance['threshold']:.3f}, uncertain from "
+        f"{low:.3f} to {high:.3f}."
+    )
+
+
+def number(value: float) -> str:
+    """Three significant digits, thousands set apart by a narrow space."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}".replace(",", "\u202f")
+    return f"{value:#.3g}".rstrip(".")
+
+
+def sizes(finding: Finding) -> list[str]:
+    """The sizes of a finding, each with its unit; pixels where the spacing is not known."""
+    out = []
+    if finding.volume_ml is not None:
+        out.append(f"{number(finding.volume_ml)} ml")
+    if finding.area_mm2 is not None:
+        out.append(f"{number(finding.area_mm2)} mm²")
+    if finding.diameter_mm is not None:
+        out.append(f"{number(finding.diameter_mm)} mm across")
+    return out or [f"{number(finding.area_px)} px"]
+
+
+def study_words(report: Report) -> list[str]:
+    """What was read, in a few short pieces; what the file does not say is named last."""
+    study = report.study
+    image = study.image
+    spacing = image.spacing_mm and " × ".join(f"{mm:.3g}" for mm in reversed(image.spacing_mm))
+    pieces = {
+        "modality": image.modality,
+        "body part": image.body_part,
+        "patient": study.patient_id and "",  # known, and not to be shown
+        "date": study.date and study.date.isoformat(),
+        "grid": " × ".join(str(n) for n in reversed(image.grid)) + " px",
+        "pixel size": spacing and f"{spacing} mm",
+    }
+    unknown = [name for name, value in pieces.items() if value is None]
+    known = [value for value in pieces.values() if value]
+    return [*known, f"{', '.join(unknown)} unknown"] if unknown else known
+
+
+def panel_date(kind: str, report: Report) -> str | None:
+    """The date of the study that a panel shows; None where unknown or no matter."""
+    change = report.change
+    if change is None or kind == "change":
+        return None
+    date = change.prior_date if kind == "prior" else change.current_date
+    return "date unknown" if date is None else date.isoformat()
+
+
+def provenance_rows(report: Report) -> list[tuple[str, list[str]]]:
+    """Provenance as rows of a name and lines."""
+    record = plain(report.provenance)
+    gate, libraries = record["gate"], record["libraries"]
+    rows = [
+        ("medic_ad", [record["medic_ad"]]),
+        ("model", [record["model"], f"weights sha256 {record['weights_sha256']}"]),
+        ("base", [record["base"]]),
+        ("licence", [record["licence"]]),
+        ("scope", [record["scope_entry"]]),
+        (
+            "out-of-scope gate",
+            [f"distance {_short(gate['distance'])}, limit {_short(gate['limit'])}"],
+        ),
+        ("score threshold", [_short(record["threshold"])]),
+        ("uncertain band", [" to ".join(_short(v) for v in record["uncertain_band"] or [None])]),
+        ("map threshold", [_short(record["heatmap_threshold"])]),
+        ("temperature", [_short(record["temperature"])]),
+        ("prevalence", [_short(record["prevalence"])]),
+        ("device", [f"{record['device']}, {record['dtype']}"]),
+        ("libraries", [f"{name} {version}" for name, version in libraries.items()]),
+        ("created", [record["created"]]),
+        ("study", [f"identity {identity(report.study)}"]),
+    ]
+    for entry in record["inputs"]:
+        lines = [f"{entry['path']} ({entry['format']})", f"sha256 {entry['sha256']}"]
+        rows.append((f"input, {entry['role']}", lines + entry["notes"]))
+    if report.change is not None:
+        for name, value in plain(report.change.alignment).items():
+            rows.append((f"alignment, {name}", _lines(value)))
+    return [(name, [line or "none" for line in lines]) for name, lines in rows]
+
+
+def _short(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
+def _lines(value: object) -> list[str]:
+    """A figure, a table of figures or a matrix, one line each."""
+    if isinstance(value, dict):
+        return [f"{name} {line}" for name, item in value.items() for line in _lines(item)]
+    if isinstance(value, list):
+        if value and isinstance(value[0], list):
+            return [line for row in value for line in _lines(row)]
+        return ["  ".join(" ".join(_lines(item)) for item in value)]
+    return [f"{value:.4g}" if isinstance(value, float) else str(value)]

@@ -1,0 +1,165 @@
+"""Step 6 of the road: the rules that keep the fields of a report from contradicting each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medic_ad.errors import MedicADError
+from medic_ad.finding import DECISIONS, Change, Finding, decide
+from medic_ad.report.document import plain
+from medic_ad.report.schema import PROVENANCE, validate
+from medic_ad.report.text import answer_contradictions, contradictions
+from medic_ad.study import NOT_VERIFIED, Study
+
+if TYPE_CHECKING:
+    from medic_ad.report.report import Report
+
+NO_PLACE = (
+    "No place found: the score says abnormal, but no region of the map reaches its threshold."
+)
+
+
+def due_warnings(
+    decision: str,
+    findings: Sequence[Finding],
+    change: Change | None,
+    text: str,
+    study: Study,
+    question: str | None = None,
+    answer: str | None = None,
+) -> tuple[str, ...]:
+    """The warnings that a report with these fields must carry, and so refuses to go without."""
+    due = []
+    if decision == "abnormal" and not findings:
+        due.append(NO_PLACE)
+    notes = list(study.notes)
+    if study.priors and not study.identity_verified and not any(NOT_VERIFIED in n for n in notes):
+        notes.append(f"{NOT_VERIFIED}: the order given holds")
+    due += [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes]
+    label = None if change is None else change.label
+    due += contradictions(text, decision, findings, label, due)
+    if answer is not None:
+        due += answer_contradictions(question or "", answer, decision, findings, label)
+    return tuple(due)
+
+
+def check(report: Report) -> None:
+    """Raise MedicADError at the first rule that a report breaks."""
+    validate(plain(report.provenance), PROVENANCE)
+    _check_decision(report)
+    _check_map(report)
+    _check_findings(report)
+    _check_change(report)
+    due = due_warnings(
+        report.decision,
+        report.findings,
+        report.change,
+        report.text,
+        report.study,
+        report.question,
+        report.answer,
+    )
+    missing = [sentence for sentence in due if sentence not in report.warnings]
+    if missing:
+        raise MedicADError(f"The report must carry the warning: {missing[0]}")
+
+
+def _check_decision(report: Report) -> None:
+    score, decision = report.score, report.decision
+    if decision not in DECISIONS:
+        raise MedicADError(f"A decision is one of {', '.join(DECISIONS)}, not '{decision}'.")
+    if not (math.isnan(score) or 0.0 <= score <= 1.0):
+        raise MedicADError(f"A score is a probability in [0, 1], or NaN out of scope, not {score}.")
+    if math.isnan(score) != (decision == "out_of_scope"):
+        raise MedicADError(
+            f"Out of scope means no score, and no score out of scope: '{decision}' came with "
+            f"{score}."
+        )
+    if decision == "out_of_scope":
+        return
+    threshold, band = report.provenance["threshold"], report.provenance["uncertain_band"]
+    if threshold is None or band is None or not band[0] <= threshold <= band[1]:
+        raise MedicADError(
+            f"A decision needs a fitted threshold within its uncertain band: threshold "
+            f"{threshold}, band {band}; fit the model's calibration first."
+        )
+    due = decide(score, (band[0], band[1]))
+    if decision != due:
+        raise MedicADError(
+            f"The score alone makes the decision: {score:.4f} with the uncertain band {band} is "
+            f"'{due}', not '{decision}'."
+        )
+
+
+def _check_map(report: Report) -> None:
+    heatmap, grid = report.heatmap, report.study.image.grid
+    if heatmap.dtype != np.float32 or heatmap.shape != grid:
+        raise MedicADError(
+            f"The heatmap is float32 on the current image's grid {grid}, not {heatmap.dtype} "
+            f"{heatmap.shape}."
+        )
+    looked = heatmap[~np.isnan(heatmap)]
+    if report.decision == "out_of_scope":
+        if looked.size:
+            raise MedicADError("Out of scope there is no map: all of the heatmap must be NaN.")
+        return
+    if not looked.size:
+        raise MedicADError("A read in scope has a map: the heatmap must not be NaN throughout.")
+    if looked.min() < 0.0 or looked.max() > 1.0:
+        raise MedicADError(
+            f"The heatmap holds probabilities in [0, 1], not {looked.min()} to {looked.max()}."
+        )
+    if not 0.0 < report.heatmap_threshold < 1.0:
+        raise MedicADError(
+            f"The heatmap's threshold lies between 0 and 1, not at {report.heatmap_threshold}; "
+            f"fit the model's calibration first."
+        )
+    recorded = report.provenance["heatmap_threshold"]
+    if recorded is None or not math.isclose(recorded, report.heatmap_threshold, rel_tol=1e-6):
+        raise MedicADError(
+            f"The provenance records the heatmap threshold {recorded}, the report uses "
+            f"{report.heatmap_threshold}."
+        )
+
+
+def _check_findings(report: Report) -> None:
+    if report.decision == "out_of_scope" and report.findings:
+        raise MedicADError("Out of scope there are no findings.")
+    for finding in report.findings:
+        ndim = report.heatmap.ndim
+        low, high = finding.box[:ndim], finding.box[ndim:]
+        if len(finding.box) != 2 * ndim or any(
+            end > size for end, size in zip(high, report.heatmap.shape, strict=True)
+        ):
+            raise MedicADError(
+                f"The finding's box {finding.box} leaves the map's grid {report.heatmap.shape}."
+            )
+        window = report.heatmap[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        peak = float(np.nan_to_num(window).max())
+        if not report.heatmap_threshold <= finding.score <= peak + 1e-6:
+            raise MedicADError(
+                f"The finding's score {finding.score:.4f} must lie between the map's threshold "
+                f"{report.heatmap_threshold:.4f} and the map's peak in its box, {peak:.4f}."
+            )
+
+
+def _check_change(report: Report) -> None:
+    change, priors = report.change, report.study.priors
+    if (change is None) != (not priors):
+        raise MedicADError(
+            f"A change is reported when there is a prior, and only then: {len(priors)} priors, "
+            f"change {None if change is None else change.label}."
+        )
+    if change is None:
+        return
+    if report.decision == "out_of_scope" and change.label != "not_comparable":
+        raise MedicADError(f"Out of scope nothing is compared, so not '{change.label}'.")
+    if change.map is not None and change.map.shape != report.study.image.grid:
+        raise MedicADError(
+            f"The change map is on the current image's grid {report.study.image.grid}, not "
+            f"{change.map.shape}."
+        )

@@ -1,0 +1,195 @@
+"""The one road: `read(study, model) -> Report`. CLI, Python, evaluation and servers call this."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from medic_ad import __version__
+from medic_ad.change import compare_studies
+from medic_ad.finding import Change, decide, find
+from medic_ad.image import Image, same_body_part
+from medic_ad.load import Model
+from medic_ad.look import BATCH, Look, describe, look, say
+from medic_ad.processor import fit_square, grey_window, restore
+from medic_ad.report.report import Report
+from medic_ad.report.rules import due_warnings
+from medic_ad.report.schema import NOTICE
+from medic_ad.study import Study
+
+MODALITY, BODY_PARTS = "MR", ("BRAIN", "HEAD")  # what a scope entry "brain MR ..." stands for
+LOOKED_SHARE = 0.15  # slices with less foreground than this share of the fullest are not looked at
+STUDY_SLICES = 3  # a volume's logit is the mean of its highest three
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What detect and explain say of one image, before the decision.
+
+    Attributes:
+        entry: index of the scope entry, `None` out of scope.
+        distance, limit: of the gate.
+        score: calibrated probability; NaN out of scope.
+        heatmap: float32 on the image's grid; NaN where not looked, or out of scope.
+        key: look at the one slice that the text is about; `None` when nothing was looked at.
+        reason: why it is out of scope.
+    """
+
+    entry: int | None
+    distance: float | None
+    limit: float | None
+    score: float
+    heatmap: np.ndarray
+    key: Look | None
+    reason: str | None = None
+
+
+def declared_out_of_scope(image: Image) -> str | None:
+    """The reason when what the file or the caller says already lies outside every scope entry."""
+    if image.modality is not None and image.modality != MODALITY:
+        return f"the modality is {image.modality}, the model's scope is {MODALITY}"
+    if image.body_part is not None and not any(same_body_part(image.body_part, p) for p in BODY_PARTS):
+        return f"the body part is {image.body_part}, the model's scope is {BODY_PARTS[0]}"
+    return None
+
+
+def looked_slices(slices: np.ndarray, low: float) -> np.ndarray:
+    """Indexes of the slices `(D, H, W)` with enough foreground to be read; a single slice always is."""
+    if len(slices) == 1:
+        return np.array([0])
+    area = (slices > low + 0.02 * (np.nanmax(slices) - low)).sum((1, 2))
+    return np.flatnonzero(area >= max(1.0, LOOKED_SHARE * area.max()))
+
+
+def scan(image: Image, model: Model) -> Scan:
+    """Detect and explain one image: score, scope and heatmap. No text, no decision."""
+    calibration = model.network.calibration
+    nothing = np.full(image.grid, np.nan, np.float32)
+    reason = declared_out_of_scope(image)
+    if reason:
+        return Scan(None, None, None, float("nan"), nothing, None, reason)
+    slices, window = image.slices(), grey_window(image.pixels)
+    if window[1] <= window[0]:
+        return Scan(None, None, None, float("nan"), nothing, None, "the image is blank")
+    indexes = looked_slices(slices, window[0])
+    fitted = [fit_square(slices[i], window, model.config.image_size) for i in indexes]
+    canvases = torch.stack([canvas for canvas, _ in fitted])
+    logits, gates, volume = [], [], np.full(slices.shape, np.nan, np.float32)
+    for start in range(0, len(indexes), BATCH):
+        part = look(model, canvases[start : start + BATCH])
+        logits.append(part.logits)
+        gates.append(part.gate)
+        for offset, heatmap in enumerate(part.heatmaps):
+            place = start + offset
+            volume[indexes[place]] = restore(heatmap, fitted[place][1]).clip(0, 1)
+    logit = torch.cat(logits).cpu()
+    entry, distance, limit = calibration.entry(torch.cat(gates).mean(0))
+    if distance > limit:
+        return Scan(
+            None, distance, limit, float("nan"), nothing, None,
+            f"its distance to the nearest scope entry is {distance:.1f}, the limit {limit:.1f}",
+        )
+    key = canvases[int(logit.argmax())][None]
+    study_logit = logit.topk(min(STUDY_SLICES, len(logit))).values.mean()
+    score = torch.sigmoid(calibration.slope[entry] * study_logit + calibration.offset[entry])
+    heatmap = volume if image.is_volume else volume[0]
+    return Scan(entry, distance, limit, float(score), heatmap, part if len(indexes) == 1 else look(model, key))
+
+
+def read(study: Study, model: Model, question: str | None = None) -> Report:
+    """Read one study: detect, explain and, with a prior, compare.
+
+    Args:
+        study: from `read_study`; with several priors the most recent is compared.
+        model: from `load_model`.
+        question: answered by the language model in `Report.answer`.
+
+    Raises:
+        ModelError: the model was never calibrated.
+    """
+    result = scan(study.image, model)
+    network, calibration = model.network, model.network.calibration
+    fitted = (lambda name: None) if result.entry is None else (
+        lambda name: float(getattr(calibration, name)[result.entry])
+    )
+    threshold = fitted("heatmap_threshold")
+    band = None if result.entry is None else [fitted("band_low"), fitted("band_high")]
+    decision = decide(result.score, tuple(band) if band else (0.0, 0.0))
+    findings = () if threshold is None else find(result.heatmap, threshold, study.image)
+    change: Change | None = None
+    text, answer, extra = "", None, []
+    if result.key is None:
+        extra.append(f"Out of scope: {result.reason}.")
+        if study.priors:
+            change = Change(
+                "not_comparable", None, None, reason="The current study is out of scope.",
+                prior_date=study.priors[-1].date, current_date=study.date,
+            )
+    else:
+        text = describe(model, result.key)
+        looks, compared = [result.key], None
+        if study.priors:
+            change, sentence, looks, compared = compare_studies(study, model, result.key)
+            text = f"{text} {sentence}".strip()
+            if len(study.priors) > 1:
+                extra.append(f"Compared with the most recent of {len(study.priors)} priors.")
+        answer = None if question is None else say(model, question, looks, compared)
+    warnings = due_warnings(decision, findings, change, text, study, question, answer)
+    return Report(
+        score=result.score,
+        decision=decision,
+        heatmap=result.heatmap,
+        heatmap_threshold=float("nan") if threshold is None else threshold,
+        findings=findings,
+        change=change,
+        text=text,
+        answer=answer,
+        question=question,
+        provenance=provenance(study, model, result, fitted, band),
+        study=study,
+        warnings=(*warnings, *extra),
+    )
+
+
+def provenance(study: Study, model: Model, result: Scan, fitted: Any, band: Sequence[float] | None) -> dict:
+    """Everything that the numbers of a report depend on."""
+    entry = None if result.entry is None else model.config.scope[result.entry]
+    inputs = [("current", study), *(("prior", p) for p in study.priors)]
+    slope = fitted("slope")
+    return {
+        "medic_ad": __version__,
+        "model": model.name,
+        "weights_sha256": model.weights_sha256,
+        "base": model.base,
+        "scope_entry": entry,
+        "temperature": None if slope is None else 1 / slope,
+        "offset": fitted("offset"),
+        "threshold": fitted("threshold"),
+        "uncertain_band": band,
+        "heatmap_threshold": fitted("heatmap_threshold"),
+        "prevalence": fitted("prevalence"),
+        "gate": {"distance": result.distance, "limit": result.limit},
+        "device": str(model.device),
+        "dtype": str(model.network.dtype).removeprefix("torch."),
+        "libraries": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "inputs": [
+            {
+                "role": role,
+                "path": Path(s.image.source.path).name,
+                "sha256": s.image.source.sha256,
+                "format": s.image.source.format,
+                "notes": list(s.image.source.notes),
+            }
+            for role, s in inputs
+        ],
+        "licence": model.licence,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "research_use": NOTICE,
+    }

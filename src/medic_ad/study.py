@@ -1,0 +1,198 @@
+"""Step 2 of the road: images of one patient, current and prior -> Study."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medic_ad.errors import StudyError
+from medic_ad.image import Image, same_body_part, same_modality
+from medic_ad.readers import read_image
+
+PathLike = str | os.PathLike[str]
+NOT_VERIFIED = "identity and dates not verified"
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """An image of one patient on one date, with the priors to compare it with.
+
+    Args:
+        image: the image of this date.
+        patient_id: as the file says, None when unknown.
+        date: of the study, from the file or the caller, None when unknown.
+        identity_verified: True only when this study and all priors carry the same patient id
+            and dates that put each prior before the current.
+        priors: oldest first; a prior has no priors of its own.
+        notes: sentences on what could not be verified.
+
+    Raises:
+        StudyError: if a prior is of another patient, modality, body part, side or number of
+            dimensions, or dated after this study.
+    """
+
+    image: Image
+    patient_id: str | None = None
+    date: datetime.date | None = None
+    identity_verified: bool = False
+    priors: tuple[Study, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for prior in self.priors:
+            _check_prior(self, prior)
+        known = [study for study in self.priors if study.date is not None]
+        for earlier, later in zip(known, known[1:], strict=False):
+            if _date_of(earlier) > _date_of(later):
+                raise StudyError(
+                    f"expected priors in date order, came {earlier.date} before {later.date}; "
+                    "give the oldest prior first."
+                )
+        if self.identity_verified and not _verified(self, self.priors):
+            raise StudyError(
+                "expected patient ids and dates on the current study and all priors, came a "
+                "study said to be verified without them; leave identity_verified False."
+            )
+
+
+def read_study(
+    path: PathLike,
+    prior: PathLike | Sequence[PathLike] | None = None,
+    modality: str | None = None,
+    body_part: str | None = None,
+    date: str | datetime.date | None = None,
+) -> Study:
+    """Read the current image and its priors, and check that they belong together.
+
+    Args:
+        path: a DICOM file or series folder, or a NIfTI, PNG, JPEG or TIFF file.
+        prior: one path or several; sorted by date where every prior has one, else kept in the
+            order given, which is taken as oldest first.
+        modality: DICOM code ("MR", "CT", "CR", "DX"), for files that do not say it.
+        body_part: DICOM term ("BRAIN", "CHEST"), for files that do not say it.
+        date: of the current study (ISO text or a date), for files that do not say it.
+
+    Raises:
+        ReadError: if a file cannot be read.
+        StudyError: if what is given contradicts a file, or the files each other.
+    """
+    image = read_image(path, modality, body_part)
+    given = _parse_date(date)
+    stated = image.source.study_date
+    if given is not None and stated is not None and given != stated:
+        raise StudyError(
+            f"{image.source.path}: expected the study date {given} as given, came {stated} in "
+            "the file; leave --date out or give the right file."
+        )
+    if prior is None:
+        paths: list[PathLike] = []
+    elif isinstance(prior, (str, os.PathLike)):
+        paths = [prior]
+    else:
+        paths = list(prior)
+    priors = [_single(read_image(p, modality, body_part)) for p in paths]
+    if all(study.date is not None for study in priors):
+        priors.sort(key=_date_of)
+    current = _single(image, given)
+    verified = _verified(current, priors)
+    return Study(
+        image=image,
+        patient_id=current.patient_id,
+        date=current.date,
+        identity_verified=verified,
+        priors=tuple(priors),
+        notes=tuple(_notes(current, priors, verified)),
+    )
+
+
+def _single(image: Image, date: datetime.date | None = None) -> Study:
+    date = image.source.study_date or date
+    patient = image.source.patient_id
+    verified = patient is not None and date is not None
+    return Study(image=image, patient_id=patient, date=date, identity_verified=verified)
+
+
+def _verified(current: Study, priors: Sequence[Study]) -> bool:
+    studies = (current, *priors)
+    if any(study.patient_id is None or study.date is None for study in studies):
+        return False
+    if any(study.patient_id != current.patient_id for study in priors):
+        return False
+    return all(_date_of(prior) < _date_of(current) for prior in priors)
+
+
+def _notes(current: Study, priors: Sequence[Study], verified: bool) -> list[str]:
+    notes: list[str] = []
+    if not priors:
+        return notes
+    if not verified:
+        notes.append(f"{NOT_VERIFIED}: the order given holds")
+    for prior in priors:
+        if prior.date is not None and prior.date == current.date:
+            notes.append(f"a prior carries the date of the current study ({prior.date})")
+        if prior.image.source.sha256 == current.image.source.sha256:
+            notes.append("a prior is the same file as the current study")
+        notes += [
+            f"{part.replace('_', ' ')} known for one date only: taken as the same"
+            for part in ("modality", "body_part")
+            if (getattr(prior.image, part) is None) != (getattr(current.image, part) is None)
+        ]
+        views = prior.image.source.view, current.image.source.view
+        if None not in views and views[0] != views[1]:
+            notes.append(f"a prior has another view ({views[0]}) than the current ({views[1]})")
+    return list(dict.fromkeys(notes))
+
+
+def _check_prior(current: Study, prior: Study) -> None:
+    name = prior.image.source.path
+    if prior.priors:
+        raise StudyError(
+            f"{name}: expected a prior without priors of its own, came one with "
+            f"{len(prior.priors)}; give all priors to the current study."
+        )
+    known = current.patient_id is not None and prior.patient_id is not None
+    if known and prior.patient_id != current.patient_id:
+        raise StudyError(
+            f"{name}: expected a prior of the same patient as the current study, came another "
+            "patient id; give a prior of this patient."
+        )
+    for word, mine, other, same in (
+        ("modality", current.image.modality, prior.image.modality, same_modality),
+        ("body part", current.image.body_part, prior.image.body_part, same_body_part),
+        ("side", current.image.source.laterality, prior.image.source.laterality, str.__eq__),
+    ):
+        if mine is not None and other is not None and not same(mine, other):
+            raise StudyError(
+                f"{name}: expected a prior of the same {word} as the current study ({mine}), "
+                f"came {other}; give a prior of the same {word}."
+            )
+    if current.image.is_volume != prior.image.is_volume:
+        kinds = ["3-D" if s.image.is_volume else "2-D" for s in (current, prior)]
+        raise StudyError(
+            f"{name}: expected a {kinds[0]} prior for a {kinds[0]} current study, came a "
+            f"{kinds[1]} one; give two images or two volumes."
+        )
+    if current.date is not None and prior.date is not None and prior.date > current.date:
+        raise StudyError(
+            f"{name}: expected a prior dated on or before the current study ({current.date}), "
+            f"came {prior.date}; exchange the two files or correct the date."
+        )
+
+
+def _date_of(study: Study) -> datetime.date:
+    return study.date or datetime.date.min
+
+
+def _parse_date(date: str | datetime.date | None) -> datetime.date | None:
+    if isinstance(date, datetime.datetime):
+        return date.date()
+    if date is None or isinstance(date, datetime.date):
+        return date
+    try:
+        return datetime.date.fromisoformat(date.strip())
+    except ValueError as error:
+        raise StudyError(
+            f"expected a date such as 2024-05-31, came {date!r}; write year-month-day."
+        ) from error

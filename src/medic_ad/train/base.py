@@ -1,0 +1,200 @@
+"""`medic-ad train base`: the small backbone that `nano` stands on; not needed for a 7B checkpoint.
+
+Tokenizer from our own sentences, vision pre-training on masks and sequences of the train split,
+then image-text templates: the language model learns to answer from facts given in words, whose
+place `<Ano>` and `<Diff>` take later.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, pixel_shuffle
+from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
+
+from medic_ad import words
+from medic_ad.model.modeling import MedicADForConditionalGeneration
+from medic_ad.model.presets import NANO_VOCABULARY, nano_config
+from medic_ad.processor import ANO, DIFF, MedicADProcessor
+from medic_ad.train.draw import Slices, scan_batch
+from medic_ad.train.losses import answer_labels, soft_dice
+from medic_ad.train.render import render
+from medic_ad.train.run import Draws, Stage, StageArguments, fit, freeze, source_weights, split
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
+           "<|image_pad|>", "<|video_pad|>", ANO, DIFF)  # ids 0 to 8, as in `nano_config`
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SUB = 4  # the pre-training head predicts SUB x SUB mask cells a patch
+
+
+@dataclass
+class BaseArguments(StageArguments):
+    """Arguments of `medic-ad train base`."""
+
+    steps: int = field(default=3000, metadata={"help": "optimiser steps of vision pre-training"})
+    language_steps: int = field(default=600, metadata={"help": "steps on image-text templates"})
+    learning_rate: float = field(default=1e-3, metadata={"help": "peak, after warm-up, then cosine"})
+
+
+def corpus(rng: np.random.Generator, n: int = 4000) -> list[str]:
+    """Sentences that the tokenizer is trained on; all from `medic_ad.words`."""
+    lines = []
+    for _ in range(n):
+        cell = None if rng.random() < 0.3 else (int(rng.integers(3)), int(rng.integers(3)))
+        change = list(words.CHANGE_SENTENCES)[rng.integers(3)]
+        sequence = list(words.SEQUENCES)[rng.integers(3)]
+        lines += [*words.detect_dialogue(cell, sequence, rng), words.hint(cell)]
+        lines += [*words.compare_dialogue(change, rng), words.change_hint(change)]
+    return lines + ["user\n", "assistant\n"] * 50
+
+
+def make_processor(side: int, seed: int = 0) -> MedicADProcessor:
+    """The nano processor: byte-level BPE on our own sentences, ChatML, grey images."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=NANO_VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(np.random.default_rng(seed)), trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL[3:]),
+    )
+    images = Qwen2VLImageProcessorPil(
+        patch_size=12, temporal_patch_size=1, merge_size=2, image_mean=[0.25] * 3, image_std=[0.25] * 3,
+        size={"shortest_edge": side * side, "longest_edge": side * side},
+    )
+    return MedicADProcessor(images, fast, chat_template=CHAT_TEMPLATE)
+
+
+class VisionPretraining(Stage):
+    """Dense mask cells from every tap and the sequence from the last one; the head is thrown away."""
+
+    def __init__(self, model: MedicADForConditionalGeneration, processor: MedicADProcessor) -> None:
+        super().__init__()
+        self.model, self.processor = model, processor
+        width = model.config.vision_config.hidden_size
+        taps = len(model.config.taps)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in range(taps))
+        self.dense = nn.ModuleList(nn.Conv2d(width, SUB * SUB, 1) for _ in range(taps))
+        for head in self.dense:
+            nn.init.constant_(head.bias, -3.0)
+        self.sequence = nn.Linear(width, len(words.SEQUENCES))
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor, sequence: list[str], **_) -> dict:
+        vision = self.model.encode(**self.processor.images(image, self.model.config))
+        taps = torch.stack(vision.taps)  # (B, L, Dv, h, w)
+        logits = torch.stack(
+            [
+                pixel_shuffle(dense(norm(taps[:, level])), SUB).squeeze(1)
+                for level, (norm, dense) in enumerate(zip(self.norms, self.dense, strict=True))
+            ],
+            1,
+        )  # (B, L, SUB * h, SUB * w)
+        side = image.shape[-1] // logits.shape[-1]
+        target = nn.functional.avg_pool2d(mask[:, None], side).expand_as(logits)
+        weights = torch.tensor([0.25, 0.5, 1.0, 1.0])[-logits.shape[1] :, None, None]
+        dense = (binary_cross_entropy_with_logits(logits, target, reduction="none") * weights).mean()
+        dice = soft_dice(logits[:, -1].sigmoid(), target[:, -1])
+        kinds = torch.tensor([list(words.SEQUENCES).index(s) for s in sequence])
+        kind = cross_entropy(self.sequence(taps[:, -1].mean((-2, -1))), kinds)
+        return {"loss": 4 * dense + dice + 0.1 * kind, "dense": dense, "dice": dice, "sequence": kind}
+
+
+class LanguagePretraining(Stage):
+    """Image-text templates with the facts in words where stage tokens will stand."""
+
+    def __init__(self, model: MedicADForConditionalGeneration, processor: MedicADProcessor) -> None:
+        super().__init__()
+        self.model, self.processor = model, processor
+
+    def forward(self, image: torch.Tensor, prompts: list[str], merged: int, **_) -> dict:
+        config = self.model.config
+        text = self.processor.text(prompts, config, merged)
+        images = self.processor.images(image, config)
+        labels = answer_labels(text["input_ids"], self.processor.tokenizer)
+        return {"loss": self.model(**text, **images, labels=labels).loss}
+
+
+def template(processor: MedicADProcessor, cell, sequence: str, rng: np.random.Generator) -> tuple[str, int]:
+    """One training text, and whether it needs a second image.
+
+    Facts in words follow the images; a tenth of the texts go without them, so that the model also
+    answers from the image tokens.
+    """
+    change = list(words.CHANGE_SENTENCES)[rng.integers(3)]
+    pair = rng.random() < 0.4
+    if pair:
+        question, answer = words.compare_dialogue(change, rng)
+    else:
+        question, answer = words.detect_dialogue(cell, sequence, rng)
+    text = processor.prompt(question, 1 + pair, stages=False, answer=answer)
+    head, tail = text.rsplit("<|vision_end|>", 1)
+    facts = words.hint(cell) + words.change_hint(change if pair else None)
+    if not pair and rng.random() < 0.1:
+        facts = ""
+    return f"{head}<|vision_end|>{facts}{tail}", int(pair)
+
+
+def main(arguments: BaseArguments) -> Path:
+    """Train the backbone; the folder that comes out has the layout of a Hub checkpoint."""
+    out = Path(arguments.out)
+    torch.manual_seed(arguments.seed)
+    config = nano_config()
+    processor = make_processor(config.image_size, arguments.seed)
+    model = MedicADForConditionalGeneration(config)
+    slices = Slices(
+        render(split(arguments.data, "train", arguments.exclude), config.image_size, Path(arguments.cache)),
+        source_weights(arguments),
+    )
+    size = arguments.batch
+
+    def scans(rng, generator):
+        return scan_batch([slices.scan(rng) for _ in range(size)], generator)
+
+    freeze(model, ("model.visual",))
+    vision_out = StageArguments(**{**_shared(arguments), "out": str(out / "vision")})
+    fit(VisionPretraining(model, processor), model, Draws(scans, arguments.seed), vision_out, "base-vision")
+
+    merged = (config.image_size // config.vision_config.patch_size // 2) ** 2
+
+    def texts(rng, generator):
+        batch = scans(rng, generator)
+        prompts, images = [], []
+        for i, (cell, sequence) in enumerate(zip(batch["cell"], batch["sequence"], strict=True)):
+            prompt, extra = template(processor, cell, sequence, rng)
+            prompts.append(prompt)
+            images += [batch["image"][int(rng.integers(size))]] * extra + [batch["image"][i]]
+        return {"image": torch.stack(images), "prompts": prompts, "merged": merged}
+
+    freeze(model, ("model.language_model", "model.visual.merger", "lm_head"))
+    language = StageArguments(
+        **{**_shared(arguments), "out": str(out / "language"), "steps": arguments.language_steps}
+    )
+    fit(LanguagePretraining(model, processor), model, Draws(texts, arguments.seed + 1), language, "base-language")
+    for part in ("vision", "language"):
+        shutil.copy(out / part / f"base-{part}.run.json", out)
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+    return out
+
+
+def _shared(arguments: BaseArguments) -> dict:
+    return {k: v for k, v in vars(arguments).items() if k in StageArguments.__dataclass_fields__}

@@ -1,0 +1,124 @@
+"""`medic-ad train compare`: stage 2, the Diff Q-Former, the change head and map; stage 1 is frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from medic_ad import words
+from medic_ad.model.compare import CHANGE_LABELS, CompareOutput, Date
+from medic_ad.train.draw import Slices, pair_batch
+from medic_ad.train.losses import answer_labels, soft_dice
+from medic_ad.train.render import render
+from medic_ad.train.run import (
+    Draws,
+    Stage,
+    StageArguments,
+    finish,
+    fit,
+    freeze,
+    load_stage,
+    source_weights,
+    split,
+)
+
+TRAINED = ("comparer.",)
+
+
+@dataclass
+class CompareArguments(StageArguments):
+    """Arguments of `medic-ad train compare`."""
+
+    steps: int = field(default=1200, metadata={"help": "optimiser steps"})
+    batch: int = field(default=12, metadata={"help": "pairs a step; each is read in both orders"})
+    label_weight: float = field(default=1.0, metadata={"help": "of worse / stable / better"})
+    map_weight: float = field(default=1.0, metadata={"help": "of the signed change map"})
+    language_weight: float = field(default=0.5, metadata={"help": "of the language-model loss"})
+
+
+class CompareStage(Stage):
+    """Change label + signed change map + language, half of the texts in either order."""
+
+    def __init__(self, model, processor, arguments: CompareArguments) -> None:
+        super().__init__()
+        self.model, self.processor, self.arguments = model, processor, arguments
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        followup: torch.Tensor,
+        mask: torch.Tensor,
+        mask_followup: torch.Tensor,
+        change: list[str],
+        dialogues: list[tuple[str, str]],
+        **_,
+    ) -> dict:
+        config, weights, b = self.model.config, self.arguments, len(image)
+        # packed pair by pair: the prompt holds the baseline's image, then the follow-up's
+        both = torch.stack([image, followup], 1).flatten(0, 1)
+        images = self.processor.images(both, config)
+        with torch.no_grad():
+            vision = self.model.encode(**images)
+            detected = self.model.detector(torch.stack(vision.taps), torch.stack(vision.merged))
+        columns = (detected.modulated, detected.map_logits, torch.stack(vision.merged), torch.stack(vision.images))
+        out = self.model.comparer(Date(*(c[0::2] for c in columns)), Date(*(c[1::2] for c in columns)))
+        target = torch.tensor([CHANGE_LABELS.index(c) for c in change], device=image.device)
+        label_loss = cross_entropy(out.logits, target)
+        map_loss = change_map_loss(out, mask, mask_followup)
+        prompts = [self.processor.prompt(q, images=2, answer=a) for q, a in dialogues]
+        text = self.processor.text(prompts, config, vision.merged[0][0].numel()).to(image.device)
+        language_loss = self.model(
+            **text,
+            image_grid_thw=images["image_grid_thw"],
+            mm_encoder_outputs={"image": vision.encoder},
+            ano_embeds=detected.embeds,
+            diff_embeds=out.embeds,
+            labels=answer_labels(text["input_ids"], self.processor.tokenizer),
+        ).loss
+        loss = (
+            weights.label_weight * label_loss
+            + weights.map_weight * map_loss
+            + weights.language_weight * language_loss
+        )
+        accuracy = (out.logits.argmax(1) == target).float().sum() / b
+        return {"loss": loss, "label": label_loss, "map": map_loss, "language": language_loss,
+                "accuracy": accuracy}
+
+
+def change_map_loss(out: CompareOutput, mask: torch.Tensor, mask_followup: torch.Tensor) -> torch.Tensor:
+    """Growth against pixels that only the follow-up's mask holds, decline against the others.
+
+    Args:
+        out: of a batch, logits `(B, H, W)`.
+        mask, mask_followup: `(B, H, W)` in {0, 1}; both empty of change for a stable pair.
+    """
+    grown = (mask_followup - mask).clamp(min=0)
+    gone = (mask - mask_followup).clamp(min=0)
+    loss = out.growth.new_zeros(())
+    for logits, target in ((out.growth, grown), (out.decline, gone)):
+        loss = loss + 5 * binary_cross_entropy_with_logits(logits, target)
+        loss = loss + 0.5 * soft_dice(logits.sigmoid(), target)
+    return loss
+
+
+def main(arguments: CompareArguments) -> Path:
+    """Train stage 2 on the weights in `arguments.model`; write it to `arguments.out`."""
+    model, processor = load_stage(arguments)
+    config = model.config
+    slices = Slices(
+        render(split(arguments.data, "train", arguments.exclude), config.image_size, Path(arguments.cache)),
+        source_weights(arguments),
+    )
+
+    def pairs(rng, generator):
+        batch = pair_batch([slices.pair(rng) for _ in range(arguments.batch)], generator)
+        batch["dialogues"] = [words.compare_dialogue(c, rng) for c in batch["change"]]
+        return batch
+
+    freeze(model, TRAINED)
+    model.comparer.no_prior.requires_grad = False  # learned in stage 1
+    fit(CompareStage(model, processor, arguments), model, Draws(pairs, arguments.seed), arguments, "compare")
+    return finish(model, processor, arguments)

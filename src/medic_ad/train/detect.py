@@ -1,0 +1,116 @@
+"""`medic-ad train detect`: stage 1, the anomaly processor and `<|ano|>`; the backbone is frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits
+
+from medic_ad import words
+from medic_ad.model.detect import DetectOutput
+from medic_ad.train.draw import Slices, scan_batch
+from medic_ad.train.losses import answer_labels, soft_dice
+from medic_ad.train.render import render
+from medic_ad.train.run import (
+    Draws,
+    Stage,
+    StageArguments,
+    finish,
+    fit,
+    freeze,
+    load_stage,
+    source_weights,
+    split,
+)
+
+TRAINED = ("detector.",)
+
+
+@dataclass
+class DetectArguments(StageArguments):
+    """Arguments of `medic-ad train detect`."""
+
+    steps: int = field(default=1000, metadata={"help": "optimiser steps"})
+    pixel_weight: float = field(default=1.0, metadata={"help": "of the pixel loss, where masks exist"})
+    image_weight: float = field(default=1.0, metadata={"help": "of the image loss"})
+    language_weight: float = field(default=0.5, metadata={"help": "of the language-model loss"})
+
+
+class DetectStage(Stage):
+    """Language-model loss + image loss (multiple instance) + pixel loss on both system tokens."""
+
+    def __init__(self, model, processor, arguments: DetectArguments) -> None:
+        super().__init__()
+        self.model, self.processor, self.arguments = model, processor, arguments
+
+    def forward(
+        self, image: torch.Tensor, mask: torch.Tensor, cell: list, dialogues: list[tuple[str, str]], **_
+    ) -> dict:
+        config, weights = self.model.config, self.arguments
+        images = self.processor.images(image, config)
+        with torch.no_grad():
+            vision = self.model.encode(**images)
+        out = self.model.detector(torch.stack(vision.taps), torch.stack(vision.merged))
+        label = torch.tensor([float(c is not None) for c in cell], device=image.device)
+        image_loss = binary_cross_entropy_with_logits(out.logit, label)
+        pixel_loss = system_token_loss(out, mask)
+        prompts = [self.processor.prompt(q, answer=a) for q, a in dialogues]
+        merged = vision.merged[0][0].numel()
+        text = self.processor.text(prompts, config, merged).to(image.device)
+        language_loss = self.model(
+            **text,
+            image_grid_thw=images["image_grid_thw"],
+            mm_encoder_outputs={"image": vision.encoder},
+            ano_embeds=out.embeds,
+            diff_embeds=self.model.comparer.no_prior.expand(len(image), -1, -1),
+            labels=answer_labels(text["input_ids"], self.processor.tokenizer),
+        ).loss
+        loss = (
+            weights.image_weight * image_loss
+            + weights.pixel_weight * pixel_loss
+            + weights.language_weight * language_loss
+        )
+        support = (out.map.detach() > 0).float().mean()  # share of the patches that lean abnormal
+        return {"loss": loss, "image": image_loss, "pixel": pixel_loss, "language": language_loss,
+                "support": support}
+
+
+def system_token_loss(out: DetectOutput, mask: torch.Tensor) -> torch.Tensor:
+    """Pixel loss of stage 1: every tap's abnormal and normal logits against the share of lesion.
+
+    Args:
+        out: of a batch, logits `(B, L, h, w)`.
+        mask: `(B, H, W)` in {0, 1}.
+    """
+    share = adaptive_avg_pool2d(mask[:, None], out.abnormal.shape[-2:]).expand_as(out.abnormal)
+    # a patch that is a tenth lesion is abnormal to that tenth; rare, so it weighs more
+    weight = 1 + 4 * (share > 0)
+    abnormal = binary_cross_entropy_with_logits(out.abnormal, share, weight)
+    normal = binary_cross_entropy_with_logits(out.normal, 1 - share, weight)
+    return abnormal + normal + 0.5 * soft_dice(out.map_logits.sigmoid(), share[:, 0])
+
+
+def main(arguments: DetectArguments) -> Path:
+    """Train stage 1 on the backbone in `arguments.model`; write it to `arguments.out`."""
+    model, processor = load_stage(arguments)
+    config = model.config
+    slices = Slices(
+        render(split(arguments.data, "train", arguments.exclude), config.image_size, Path(arguments.cache)),
+        source_weights(arguments),
+    )
+
+    def scans(rng, generator):
+        batch = scan_batch([slices.scan(rng) for _ in range(arguments.batch)], generator)
+        batch["dialogues"] = [
+            words.detect_dialogue(cell, sequence, rng)
+            for cell, sequence in zip(batch["cell"], batch["sequence"], strict=True)
+        ]
+        return batch
+
+    # the learned no-prior state is what `<|diff|>` says of a single scan, so it is learned here
+    freeze(model, (*TRAINED, "comparer.no_prior"))
+    stage = DetectStage(model, processor, arguments)
+    fit(stage, model, Draws(scans, arguments.seed), arguments, "detect")
+    return finish(model, processor, arguments)

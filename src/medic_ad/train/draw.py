@@ -1,0 +1,194 @@
+"""Training, second half: rendered slices -> randomly drawn, augmented scans and pairs.
+
+Lesions are transplanted into other slices and removed from their own, so that source and class
+are independent; every negative and every stable pair goes through the same operation as a sham.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn.functional import affine_grid, grid_sample
+
+from medic_ad.data.blend import box_of
+from medic_ad.data.head import draw_place
+from medic_ad.data.synthetic import (
+    TRAIN_BLENDS,
+    draw_growth,
+    rescale_lesion,
+    transplant,
+)
+from medic_ad.train.render import Rendered
+from medic_ad.words import cell_of
+
+SCAN_KINDS = {"real": 0.36, "sham": 0.16, "clean": 0.30, "transplant": 0.18}
+PAIR_KINDS = {"grown": 0.3, "new": 0.1, "sham": 0.45, "absent": 0.15}
+MINIMUM_LESION = 6  # pixels on the canvas below which a slice is drawn as neither class
+
+
+def _grey(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32) / 255
+
+
+class Slices:
+    """Draws scans and pairs from rendered slices; one source is drawn as often as its weight.
+
+    Args:
+        rendered: the slices.
+        weights: source name -> share of the draws; sources left out share the rest by size.
+    """
+
+    def __init__(self, rendered: Rendered, weights: dict[str, float] | None = None) -> None:
+        self.rendered = rendered
+        area = rendered.mask.sum((1, 2))
+        self.usable = np.flatnonzero((area == 0) | (area >= MINIMUM_LESION))
+        self.lesions = np.flatnonzero(area >= MINIMUM_LESION)
+        sources = np.array([s.source for s in rendered.samples])
+        self.by_source = {name: self.usable[sources[self.usable] == name] for name in np.unique(sources)}
+        given = weights or {}
+        sizes = {n: len(i) for n, i in self.by_source.items()}
+        rest = max(0.0, 1 - sum(given.values()))
+        free = sum(v for n, v in sizes.items() if n not in given) or 1
+        shares = [given.get(n, rest * sizes[n] / free) for n in self.by_source]
+        self.names, self.shares = list(self.by_source), np.array(shares) / sum(shares)
+
+    def _index(self, rng: np.random.Generator, lesion: bool = False) -> int:
+        pool = self.by_source[self.names[rng.choice(len(self.names), p=self.shares)]]
+        if lesion:
+            pool = pool[np.isin(pool, self.lesions)]
+            if not len(pool):
+                pool = self.lesions
+        return int(rng.choice(pool))
+
+    def transplanted(
+        self, host: np.ndarray, rng: np.random.Generator, sequence: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A donor's lesion (of `sequence`, where there is one) in a lesion-free uint8 slice."""
+        r, clean = self.rendered, _grey(host)
+        alike = [i for i in self.lesions if r.samples[i].sequence == sequence]
+        donor = int(rng.choice(alike or self.lesions))
+        factor = float(np.exp(rng.uniform(np.log(0.4), np.log(1.6))))
+        lesion = r.mask[donor]
+        centre = draw_place(clean, lesion[box_of(lesion, 1)], rng)
+        if centre is None:
+            return clean, np.zeros_like(lesion)
+        blend = TRAIN_BLENDS[rng.integers(len(TRAIN_BLENDS))]
+        return transplant(clean, _grey(r.image[donor]), lesion, centre, factor, rng, blend)
+
+    def scan(self, rng: np.random.Generator) -> dict:
+        """One scan: `image` and, for stage 3, its lesion-free twin `clean`, with `mask`."""
+        r, i = self.rendered, self._index(rng)
+        kind = rng.choice(list(SCAN_KINDS), p=list(SCAN_KINDS.values()))
+        image, mask = _grey(r.image[i]), r.mask[i]
+        if kind == "transplant" and len(self.lesions):
+            image, mask = self.transplanted(r.clean[i], rng, r.samples[i].sequence)
+        elif kind == "sham":
+            image = _grey(r.sham[i])
+        elif kind == "clean":
+            image, mask = _grey(r.clean[i]), np.zeros_like(mask)
+        return {"image": image, "clean": _grey(r.clean[i]), "mask": mask, "sequence": r.samples[i].sequence}
+
+    def pair(self, rng: np.random.Generator) -> dict:
+        """Two dates of one slice: `image` (baseline) and `followup` with both masks, and `change`."""
+        r, kind = self.rendered, rng.choice(list(PAIR_KINDS), p=list(PAIR_KINDS.values()))
+        i = self._index(rng, lesion=kind != "absent")
+        clean = _grey(r.clean[i])
+        none = np.zeros_like(r.mask[i])
+        blend = TRAIN_BLENDS[rng.integers(len(TRAIN_BLENDS))]
+        if kind == "absent":
+            first, second, masks = clean, clean, (none, none)
+        else:
+            def paste(factor: float):
+                return rescale_lesion(clean, _grey(r.image[i]), r.mask[i], factor, rng, blend)
+
+            growth = draw_growth(rng) if kind == "grown" else 1.0
+            start = float(np.exp(rng.uniform(np.log(0.5), 0.0))) if kind == "grown" else 1.0
+            (first, m1), (second, m2) = paste(start), paste(start * growth)
+            if kind == "new":
+                first, m1 = clean, none
+            masks = (m1, m2)
+        change = "worse" if kind in ("grown", "new") else "stable"
+        if change == "worse" and rng.random() < 0.5:
+            first, second, masks, change = second, first, masks[::-1], "better"
+        return {"image": first, "followup": second, "mask": masks[0], "mask_followup": masks[1],
+                "change": change, "sequence": r.samples[i].sequence}
+
+
+def _affine(n: int, strength: float, generator: torch.Generator) -> torch.Tensor:
+    """`(n, 2, 3)` random rotation, scale, shift and left-right flip for `affine_grid`."""
+    def uniform(low, high):
+        return low + (high - low) * torch.rand(n, generator=generator)
+
+    angle = uniform(-1, 1) * math.radians(15) * strength
+    scale = torch.exp(uniform(-1, 1) * 0.18 * strength)
+    flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0], theta[:, 0, 1] = scale * angle.cos() * flip, -scale * angle.sin()
+    theta[:, 1, 0], theta[:, 1, 1] = scale * angle.sin() * flip, scale * angle.cos()
+    theta[:, :, 2] = (torch.rand(n, 2, generator=generator) * 2 - 1) * 0.12 * strength
+    return theta
+
+
+def warp(images: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    """Images `(n, C, S, S)` moved by `theta` `(n, 2, 3)`; outside is dark."""
+    grid = affine_grid(theta, list(images.shape), align_corners=False)
+    return grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def photometric(x: torch.Tensor, generator: torch.Generator, strength: float = 1.0) -> torch.Tensor:
+    """Gamma, contrast, smooth bias field and noise on `(n, C, S, S)` in [0, 1]; one draw for all C of a row."""
+    n, side = x.shape[0], x.shape[-1]
+
+    def uniform(low, high, *shape):
+        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+
+    gamma = torch.exp(uniform(-1, 1, 1, 1, 1) * 0.35 * strength)
+    gain = 1 + uniform(-0.15, 0.15, 1, 1, 1) * strength
+    field = torch.nn.functional.interpolate(
+        uniform(-1, 1, 1, 3, 3), (side, side), mode="bicubic", align_corners=True
+    )
+    x = x.clamp(0, 1) ** gamma * gain * (1 + 0.12 * strength * field)
+    noise = torch.randn(x.shape, generator=generator) * uniform(0, 0.03, 1, 1, 1) * strength
+    return (x + noise * (x > 0.01)).clamp(0, 1)
+
+
+def scan_batch(rows: list[dict], generator: torch.Generator) -> dict:
+    """Rows of `Slices.scan` -> augmented tensors: image, clean, mask `(B, S, S)`, cells, sequences."""
+    image, clean, mask = (
+        torch.from_numpy(np.stack([r[k] for r in rows]).astype(np.float32)) for k in ("image", "clean", "mask")
+    )
+    moved = warp(torch.stack([image, clean, mask], 1), _affine(len(rows), 1.0, generator))
+    image, clean = photometric(moved[:, :2], generator).unbind(1)
+    mask = (moved[:, 2] > 0.5).float()
+    return {"image": image, "clean": clean, "mask": mask, "cell": [mask_cell(m) for m in mask],
+            "sequence": [r["sequence"] for r in rows]}
+
+
+def pair_batch(rows: list[dict], generator: torch.Generator) -> dict:
+    """Rows of `Slices.pair` -> tensors; each date has its own light and a small misalignment."""
+    stack = [
+        torch.from_numpy(np.stack([r[k] for r in rows]).astype(np.float32))
+        for k in ("image", "mask", "followup", "mask_followup")
+    ]
+    moved = warp(torch.stack(stack, 1), _affine(len(rows), 1.0, generator))
+    small = torch.eye(2, 3).repeat(len(rows), 1, 1)
+    small[:, :, 2] += torch.randn(len(rows), 2, generator=generator) * 0.004
+    moved = torch.cat([moved[:, :2], warp(moved[:, 2:], small)], 1)
+    baseline = photometric(moved[:, :1], generator, 0.6)[:, 0]
+    followup = photometric(moved[:, 2:3], generator, 0.6)[:, 0]
+    masks = (moved[:, (1, 3)] > 0.5).float()
+    return {"image": baseline, "followup": followup, "mask": masks[:, 0], "mask_followup": masks[:, 1],
+            "change": [r["change"] for r in rows], "sequence": [r["sequence"] for r in rows]}
+
+
+def mask_cell(mask: torch.Tensor) -> tuple[int, int] | None:
+    """The 3 x 3 cell of a mask's largest region's centroid; `None` when the mask is empty."""
+    labels, n = ndimage.label(mask.numpy())
+    if n == 0:
+        return None
+    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    y, x = ndimage.center_of_mass(labels == largest)
+    return cell_of(y, x, mask.shape)

@@ -1,0 +1,84 @@
+"""`medic-ad train explain`: stage 3, the heatmap; everything before is frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from monai.losses import DiceFocalLoss
+
+from medic_ad.train.draw import Slices, scan_batch
+from medic_ad.train.losses import soft_dice
+from medic_ad.train.render import render
+from medic_ad.train.run import (
+    Draws,
+    Stage,
+    StageArguments,
+    finish,
+    fit,
+    freeze,
+    load_stage,
+    source_weights,
+    split,
+)
+
+TRAINED = ("explainer.",)
+SWAPPED = 0.25  # share of the scans whose <Ano> is exchanged for that of their lesion-free twin
+
+
+@dataclass
+class ExplainArguments(StageArguments):
+    """Arguments of `medic-ad train explain`."""
+
+    steps: int = field(default=2500, metadata={"help": "optimiser steps"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "peak, after warm-up, then cosine"})
+
+
+class ExplainStage(Stage):
+    """Dice + focal loss on the pixels; scans told by `<Ano>` that they are normal have no lesion.
+
+    The twin's `<Ano>` teaches the map to fall where stage 1 sees nothing: without it the pixel
+    branch could learn to draw lesions on its own.
+    """
+
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.model, self.loss = model, DiceFocalLoss(sigmoid=True, gamma=1.0, batch=True, lambda_focal=10.0)
+
+    def forward(self, pixels: dict, mask: torch.Tensor, twin: torch.Tensor, **_) -> dict:
+        with torch.no_grad():
+            vision = self.model.encode(**pixels)
+            taps, merged = torch.stack(vision.taps), torch.stack(vision.merged)
+            ano = self.model.detector(taps, merged).embeds
+            scans = len(mask)
+            # the first len(twin) scans are also explained with their twin's <Ano>; the twins come last
+            index = torch.cat([torch.arange(scans), torch.arange(len(twin))])
+            condition = torch.cat([ano[:scans], ano[scans:]])
+        images = torch.stack(vision.images)
+        logits = self.model.explainer(taps[index], condition, images[index])
+        target = torch.cat([mask, torch.zeros_like(mask[: len(twin)])])
+        loss = self.loss(logits[:, None].float(), target[:, None])
+        dice = soft_dice(logits[:scans].sigmoid(), mask)
+        return {"loss": loss, "dice": dice.detach()}
+
+
+def main(arguments: ExplainArguments) -> Path:
+    """Train stage 3 on the weights in `arguments.model`; write it to `arguments.out`."""
+    model, processor = load_stage(arguments)
+    config = model.config
+    slices = Slices(
+        render(split(arguments.data, "train", arguments.exclude), config.image_size, Path(arguments.cache)),
+        source_weights(arguments),
+    )
+    twins = max(1, round(SWAPPED * arguments.batch))
+
+    def scans(rng, generator):
+        batch = scan_batch([slices.scan(rng) for _ in range(arguments.batch)], generator)
+        twin = batch["clean"][:twins]
+        pixels = processor.images(torch.cat([batch["image"], twin]), config)
+        return {"pixels": pixels, "mask": batch["mask"], "twin": twin}
+
+    freeze(model, TRAINED)
+    fit(ExplainStage(model), model, Draws(scans, arguments.seed), arguments, "explain")
+    return finish(model, processor, arguments)
