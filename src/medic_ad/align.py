@@ -12,12 +12,14 @@ from medic_ad.errors import StudyError
 from medic_ad.image import Image, same_body_part, same_modality
 from medic_ad.registration import SIDE, Array, Fit, Matrix, estimate, sample
 
-MIN_SIMILARITY = 0.28  # below this images have too little in common to be compared
+MIN_SIMILARITY = 0.1  # below this images have too little in common to be compared
 MIN_OVERLAP = 0.3  # of the smaller view
 # Images on one grid are resampled only where the transform moves them by this much (in working
-# pixels, 224 or 112 a side) and leaves less than this part of their dissimilarity.
+# pixels, 224 or 112 a side), and leaves less than this part of their dissimilarity or raises
+# their similarity by this factor.
 MIN_MOVE = 0.4
 MAX_REST = 0.85
+MIN_RISE = 1.3
 MAX_PLANE_ANGLE_DEG = 30.0
 
 
@@ -75,27 +77,35 @@ def align(current: Image, prior: Image) -> Alignment:
             f"{prior.source.path}: expected two images or two volumes to align, came one of "
             "each; give a prior of the same kind."
         )
-    swapped = _key(current) > _key(prior)
+    swapped = _comes_first(prior, current)
     first, second = (prior, current) if swapped else (current, prior)
     place = _Place.of(first, second)
     same = place.one_grid and np.array_equal(first.pixels, second.pixels)
-    reason = _obstacle(current, prior)
     fit: Fit | None = None
+    reason = _obstacle(current, prior)
     if reason is None and not same:
         fit = estimate(first.pixels, second.pixels, place.first, place.second, place.lie)
         if fit is None:
             reason = "one image shows no structure, or the two do not overlap"
-    moved = fit is not None and not (place.one_grid and _fits_as_it_lies(fit, place))
-    matrix = fit.matrix if fit is not None and moved else place.lie
-    half = linalg.sqrtm(matrix)
-    if not (np.isrealobj(half) and np.isfinite(half).all()):
-        reason, half, moved = "the images are turned against each other too far", place.lie, False
+    moved = fit is not None and not _fits_as_it_lies(fit, place)
+    agreement = _agreement(fit, same, moved)
+    if reason is None and agreement["similarity"] < MIN_SIMILARITY:
+        reason = (
+            "the images have too little in common after registration (local correlation "
+            f"{agreement['similarity']:.2f}, at least {MIN_SIMILARITY} needed)"
+        )
+    matrix, half = place.lie, linalg.sqrtm(place.lie)
+    if fit is not None and moved and reason is None:
+        matrix, half = fit.matrix, linalg.sqrtm(fit.matrix)
+        if not (np.isrealobj(half) and np.isfinite(half).all()):
+            reason = "the images are turned against each other by half a turn or more"
+            matrix, half = place.lie, linalg.sqrtm(place.lie)
 
     # The halfway grid has the indices of the first image's grid.
-    first_from_half = second_from_half = np.eye(len(matrix))
-    if moved or not place.one_grid:
-        inverse = np.linalg.inv(half)
-        first_from_half = np.linalg.inv(place.first) @ inverse @ place.first
+    first_from_half: Matrix = np.eye(len(matrix))
+    second_from_half: Matrix = np.eye(len(matrix))
+    if matrix is not place.lie or not place.one_grid:
+        first_from_half = np.linalg.inv(place.first) @ np.linalg.inv(half) @ place.first
         second_from_half = np.linalg.inv(place.second) @ half @ place.first
     first_half = _resample(first.pixels, first_from_half, first.grid)
     second_half = _resample(second.pixels, second_from_half, first.grid)
@@ -103,13 +113,8 @@ def align(current: Image, prior: Image) -> Alignment:
     first_half[outside] = np.nan
     second_half[outside] = np.nan
 
-    quality = place.quality(fit, matrix, float(1 - outside.mean()), same, moved)
-    if reason is None and quality["similarity"] < MIN_SIMILARITY:
-        reason = (
-            "the images have too little in common after registration (local correlation "
-            f"{quality['similarity']:.2f}, at least {MIN_SIMILARITY} needed)"
-        )
-    elif reason is None and quality["overlap"] < MIN_OVERLAP:
+    quality = place.quality(matrix, float(1 - outside.mean())) | agreement
+    if reason is None and quality["overlap"] < MIN_OVERLAP:
         reason = (
             f"the images overlap too little ({quality['overlap']:.0%} of the smaller view, at "
             f"least {MIN_OVERLAP:.0%} needed)"
@@ -118,8 +123,8 @@ def align(current: Image, prior: Image) -> Alignment:
     (prior_half, prior_from_half), (current_half, current_from_half) = (
         pair if swapped else pair[::-1]
     )
-    half_from_current = np.linalg.inv(current_from_half)
-    transform = current_from_half @ np.linalg.inv(prior_from_half)
+    half_from_current: Matrix = np.asarray(np.linalg.inv(current_from_half), dtype=np.float64)
+    transform: Matrix = current_from_half @ np.linalg.inv(prior_from_half)
     if current.is_volume and current.affine is not None and prior.affine is not None:
         transform = current.affine @ transform @ np.linalg.inv(prior.affine)
     return Alignment(
@@ -165,8 +170,7 @@ class _Place:
             first, second = (np.diag([SIDE[n] / max(g)] * n + [1.0]) for g in grids)
         one_grid = a.grid == b.grid and np.allclose(first, second, rtol=0, atol=1e-4)
         centres = [
-            m @ np.append((grid - 1) / 2, 1)
-            for m, grid in zip((first, second), grids, strict=True)
+            m @ np.append((grid - 1) / 2, 1) for m, grid in zip((first, second), grids, strict=True)
         ]
         lie = np.eye(n + 1)
         if posed and not one_grid:
@@ -175,27 +179,21 @@ class _Place:
             matrix[:n, n] -= centre[:n]
         return cls(first, second, lie, one_grid, in_mm or posed, (a.grid, b.grid))
 
-    def quality(
-        self, fit: Fit | None, matrix: Matrix, seen: float, same: bool, moved: bool
-    ) -> dict[str, float]:
+    def quality(self, matrix: Matrix, seen: float) -> dict[str, float]:
+        """Overlap and displacement, `seen` being the part of the first grid that both see."""
         views = [
             abs(np.linalg.det(m)) * np.prod(grid)
             for m, grid in zip((self.first, self.second), self.sides, strict=True)
         ]
-        quality = {
-            "overlap": min(1.0, seen * views[0] / min(views)),
-            "similarity_before": 1.0 if same else fit.similarity_before if fit else 0.0,
-            "ncc_before": 1.0 if same else fit.ncc_before if fit else 0.0,
+        way = self.displacement(matrix)
+        return {
+            "overlap": min(1.0, float(seen * views[0] / min(views))),
+            **(
+                {"displacement_mm": way}
+                if self.in_mm
+                else {"displacement_px": way / float(self.first[0, 0])}
+            ),
         }
-        after = (fit.similarity, fit.ncc) if fit is not None and moved else None
-        quality["similarity"] = after[0] if after else quality["similarity_before"]
-        quality["ncc_after"] = after[1] if after else quality["ncc_before"]
-        shift = self.displacement(matrix)
-        if self.in_mm:
-            quality["displacement_mm"] = shift
-        else:
-            quality["displacement_px"] = shift / float(self.first[0, 0])
-        return quality
 
     def displacement(self, matrix: Matrix) -> float:
         """Mean way, over the first grid, between a transform and how the files lie."""
@@ -206,15 +204,32 @@ class _Place:
         return float(np.linalg.norm(way, axis=0).mean())
 
 
+def _agreement(fit: Fit | None, same: bool, moved: bool) -> dict[str, float]:
+    before = (1.0, 1.0) if same else (fit.similarity_before, fit.ncc_before) if fit else (0.0, 0.0)
+    after = (fit.similarity, fit.ncc) if fit is not None and moved else before
+    return {
+        "similarity_before": before[0],
+        "similarity": after[0],
+        "ncc_before": before[1],
+        "ncc_after": after[1],
+    }
+
+
 def _fits_as_it_lies(fit: Fit, place: _Place) -> bool:
-    rest = (1 - fit.similarity) / max(1 - fit.similarity_before, 1e-6)
-    return place.displacement(fit.matrix) < MIN_MOVE * fit.unit or rest > MAX_REST
+    if not place.one_grid:
+        return False
+    before, after = fit.similarity_before, fit.similarity
+    better = 1 - after < MAX_REST * (1 - before) or after > MIN_RISE * before
+    return place.displacement(fit.matrix) < MIN_MOVE * fit.unit or not better
 
 
-def _key(image: Image) -> tuple[str, str]:
+def _comes_first(a: Image, b: Image) -> bool:
     """An order of two images that depends on their content alone."""
-    pixels = np.ascontiguousarray(image.pixels)
-    return image.source.sha256, hashlib.sha256(pixels.tobytes()).hexdigest()
+    if a.source.sha256 != b.source.sha256:
+        return a.source.sha256 < b.source.sha256
+    # The same hash (images made in memory, say): let pixels and geometry decide.
+    keys = [hashlib.sha256(i.pixels.tobytes() + repr(i.affine).encode()).digest() for i in (a, b)]
+    return keys[0] < keys[1]
 
 
 def _obstacle(current: Image, prior: Image) -> str | None:

@@ -23,7 +23,7 @@ from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
 from medic_ad.load import Model, load_checkpoint
 from medic_ad.look import BATCH, compare, look
-from medic_ad.model.calibration import Calibration
+from medic_ad.model.calibration import FITTED, Calibration
 from medic_ad.model.compare import CHANGE_LABELS
 from medic_ad.train.draw import Slices, pair_batch, scan_batch
 from medic_ad.train.render import render
@@ -50,11 +50,16 @@ class CalibrateArguments:
     exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
 
 
-def platt(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of `sigmoid(slope * logit + offset)`, classes weighted to `PREVALENCE`."""
+def platt(features: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    """Slopes and offset of Platt scaling (Platt 1999), classes weighted to `PREVALENCE`.
+
+    Args:
+        features: `(n, 2)` stage 1's logit and the heatmap's evidence.
+        labels: `(n,)` 1 abnormal, 0 normal.
+    """
     weight = np.where(labels == 1, PREVALENCE / labels.mean(), (1 - PREVALENCE) / (1 - labels.mean()))
-    fit = LogisticRegression(C=1e3).fit(logits[:, None], labels, sample_weight=weight)
-    return float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    fit = LogisticRegression(C=1e3).fit(features, labels, sample_weight=weight)
+    return float(fit.coef_[0, 0]), float(fit.coef_[0, 1]), float(fit.intercept_[0])
 
 
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -108,13 +113,13 @@ def validation(slices: Slices, host: Slices, seed: int) -> tuple[np.ndarray, np.
 
 
 def look_at(model: Model, images: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `(n,)` and heatmaps `(n, S, S)` of canvases."""
+    """Logits and evidence `(n, 2)`, and heatmaps `(n, S, S)`, of canvases."""
     parts = [
         look(model, torch.from_numpy(images[k : k + BATCH]))
         for k in track(range(0, len(images), BATCH), f"calibrating {what}")
     ]
     return (
-        torch.cat([p.logits for p in parts]).cpu().numpy(),
+        torch.cat([torch.stack([p.logits, p.evidence], 1) for p in parts]).cpu().numpy(),
         torch.cat([p.heatmaps for p in parts]).cpu().numpy(),
     )
 
@@ -169,8 +174,7 @@ def main(arguments: CalibrateArguments) -> Path:
         network.calibration.gate_mean[index] = torch.from_numpy(gate_mean)
         network.calibration.gate_precision[index] = torch.from_numpy(gate_precision)
         report[name] = fit
-        for key in ("slope", "offset", "threshold", "band_low", "band_high", "heatmap_threshold",
-                    "prevalence", "gate_limit"):
+        for key in FITTED:
             getattr(network.calibration, key)[index] = fit[key]
     report["change_temperature"] = _fit_change(model, lesions, arguments)
     network.calibration.change_temperature.fill_(report["change_temperature"])
@@ -192,15 +196,15 @@ def _entry(
     # a sequence without a validation patient is fitted on its training slices, and says so
     host = Slices(render(held_out or own, side, cache, seed=1))
     images, masks, labels = validation(lesions, host, arguments.seed)
-    logits, heatmaps = look_at(model, images, name)
-    slope, offset = platt(logits, labels)
-    scores = 1 / (1 + np.exp(-(slope * logits + offset)))
+    features, heatmaps = look_at(model, images, name)
+    slope, heatmap_slope, offset = platt(features, labels)
+    scores = 1 / (1 + np.exp(-(features @ [slope, heatmap_slope] + offset)))
     threshold = best_threshold(scores, labels)
     low, high = conformal_band(scores, labels, threshold)
     known = gate_features(model, Slices(render(own, side, cache)), arguments.seed)
     mean, precision, limit = gate(known, gate_features(model, host, arguments.seed + 1))
     return {
-        "slope": slope, "offset": offset, "threshold": threshold, "band_low": low, "band_high": high,
+        "slope": slope, "heatmap_slope": heatmap_slope, "offset": offset, "threshold": threshold, "band_low": low, "band_high": high,
         "heatmap_threshold": heatmap_threshold(heatmaps[labels == 1], masks[labels == 1]),
         "prevalence": PREVALENCE, "gate_limit": limit, "gate_mean": mean, "gate_precision": precision,
         "n": len(labels), "abnormal": int(labels.sum()), "fitted_on": "val" if held_out else "train",

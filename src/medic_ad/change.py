@@ -42,7 +42,7 @@ def compare_studies(
         )
         return change, "", [current], None
     outputs, halfway_map, key = compare_slices(alignment, model)
-    scores = change_scores(outputs, float(model.network.calibration.change_temperature))
+    scores = change_scores(outputs, model.network.calibration.temperature())
     mask = np.abs(halfway_map) > 0.5
     change = Change(
         label=change_label(scores),

@@ -16,8 +16,9 @@ from transformers import AutoConfig
 
 from medic_ad.errors import ModelError
 from medic_ad.model.modeling import MedicADForConditionalGeneration, refuse_unfit_keys
+from medic_ad.model.pixel import arrange
 from medic_ad.models import MODELS
-from medic_ad.processor import MedicADProcessor
+from medic_ad.processor import ANO, DIFF, MedicADProcessor
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,12 @@ def load_checkpoint(path: str | Path) -> tuple[MedicADForConditionalGeneration, 
     try:
         kind = AutoConfig.from_pretrained(path).model_type
         if kind == "qwen2_5_vl":
-            return MedicADForConditionalGeneration.from_base(path), processor_from_base(path)
+            processor = processor_from_base(path)
+            ano, diff = processor.tokenizer.convert_tokens_to_ids([ANO, DIFF])
+            network = MedicADForConditionalGeneration.from_base(path, ano_token_id=ano, diff_token_id=diff)
+            return network, processor
         network, info = MedicADForConditionalGeneration.from_pretrained(
-            path, output_loading_info=True
+            path, output_loading_info=True, ignore_mismatched_sizes=True
         )
         processor = MedicADProcessor.from_pretrained(path)
     except (OSError, ValueError, RuntimeError, SafetensorError, HFValidationError) as error:
@@ -75,8 +79,6 @@ def load_checkpoint(path: str | Path) -> tuple[MedicADForConditionalGeneration, 
 def processor_from_base(path: str | Path) -> MedicADProcessor:
     """The backbone's tokenizer and image processor, with `<|ano|>` and `<|diff|>` on spare rows."""
     from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
-
-    from medic_ad.processor import ANO, DIFF
 
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.add_special_tokens({"additional_special_tokens": [ANO, DIFF]}, replace_extra_special_tokens=False)
@@ -134,6 +136,7 @@ def load_model(name_or_path: str = "nano", device: str | None = None) -> Model:
         )
     network, processor = load_checkpoint(folder)
     network.eval().to(picked)
+    arrange(network, torch.channels_last)
     network.requires_grad_(False)
     return Model(
         name=str(name_or_path),

@@ -10,6 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from medic_ad import words
 from medic_ad.load import Model
+from medic_ad.model.calibration import heatmap_evidence
 from medic_ad.model.compare import CompareOutput
 from medic_ad.model.detect import DetectOutput
 from medic_ad.model.modeling import Vision
@@ -24,7 +25,8 @@ class Look:
 
     Attributes:
         vision, detected: as the network gives them, one entry per canvas.
-        logits: `(B,)` uncalibrated image logits.
+        logits: `(B,)` uncalibrated image logits of stage 1.
+        evidence: `(B,)` `heatmap_evidence` of stage 3, uncalibrated too.
         heatmaps: `(B, S, S)` probabilities.
         gate: `(B, F)` features of the out-of-scope gate.
     """
@@ -32,6 +34,7 @@ class Look:
     vision: Vision
     detected: list[DetectOutput]
     logits: torch.Tensor
+    evidence: torch.Tensor
     heatmaps: torch.Tensor
     gate: torch.Tensor
 
@@ -43,11 +46,13 @@ def look(model: Model, canvases: torch.Tensor) -> Look:
     images = model.processor.images(canvases.to(model.device), model.config)
     vision = network.encode(**images)
     detected = network.detect(vision)
+    explained = torch.stack(network.explain(vision, detected)).float()
     return Look(
         vision=vision,
         detected=detected,
         logits=torch.stack([d.logit for d in detected]).float(),
-        heatmaps=torch.stack(network.explain(vision, detected)).float().sigmoid(),
+        evidence=heatmap_evidence(explained),
+        heatmaps=explained.sigmoid(),
         gate=vision.gate_features().float(),
     )
 
@@ -91,7 +96,6 @@ def say(model: Model, question: str, looks: Sequence[Look], change: CompareOutpu
     prompt = processor.prompt(question, images=len(looks))
     text = processor.text([prompt], config, vision.merged[0][0].numel()).to(model.device)
     grids = [[1, *(side * config.vision_config.spatial_merge_size for side in m.shape[1:])] for m in vision.merged]
-    stage = [config.ano_token_id, config.diff_token_id]
     out = network.generate(
         **text,
         image_grid_thw=torch.tensor(grids, device=model.device),
@@ -100,7 +104,6 @@ def say(model: Model, question: str, looks: Sequence[Look], change: CompareOutpu
         diff_embeds=(network.comparer.no_prior if change is None else change.embeds)[None],
         max_new_tokens=NEW_TOKENS,
         do_sample=False,
-        suppress_tokens=stage,
         eos_token_id=processor.tokenizer.eos_token_id,
         pad_token_id=processor.tokenizer.pad_token_id,
     )

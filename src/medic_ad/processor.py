@@ -73,23 +73,28 @@ def restore(canvas_map: torch.Tensor, geometry: Geometry) -> np.ndarray:
     return part.cpu().numpy()
 
 
-def patchify(canvases: torch.Tensor, config: MedicADConfig, mean: float, std: float):
+def patchify(
+    canvases: torch.Tensor, config: MedicADConfig, mean: Sequence[float], std: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Square images -> the packed patches of Qwen2.5-VL, in its merge-group order.
 
     Args:
         canvases: `(B, S, S)` float in [0, 1], grey; repeated over the tower's channels and frames.
         config: sizes of patches and merge groups.
-        mean, std: normalisation.
+        mean, std: normalisation per channel; their averages for a tower of one channel.
 
     Returns:
         `(B * h * w, C * T * p * p)` patches and `(B, 3)` grids `(1, h, w)`.
     """
     vision = config.vision_config
-    p, m = vision.patch_size, vision.spatial_merge_size
+    p, m, c = vision.patch_size, vision.spatial_merge_size, vision.in_channels
     b, h, w = canvases.shape[0], canvases.shape[1] // p, canvases.shape[2] // p
-    x = ((canvases - mean) / std).reshape(b, h // m, m, p, w // m, m, p)
-    x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(b * h * w, 1, p * p)
-    x = x.expand(-1, vision.in_channels * vision.temporal_patch_size, -1).reshape(b * h * w, -1)
+    centre, spread = (
+        canvases.new_tensor(v if len(v) == c else [sum(v) / len(v)] * c)[:, None, None] for v in (mean, std)
+    )
+    x = ((canvases[:, None] - centre) / spread).reshape(b, c, h // m, m, p, w // m, m, p)
+    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(b * h * w, c, 1, p * p)
+    x = x.expand(-1, -1, vision.temporal_patch_size, -1).reshape(b * h * w, -1)
     return x, torch.tensor([[1, h, w]]).repeat(b, 1)
 
 
@@ -105,17 +110,10 @@ class MedicADProcessor(ProcessorMixin):
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.image_processor.image_mean))
-
-    @property
-    def std(self) -> float:
-        return float(np.mean(self.image_processor.image_std))
-
     def images(self, canvases: torch.Tensor, config: MedicADConfig) -> dict[str, torch.Tensor]:
         """`(B, S, S)` canvases -> `pixel_values` and `image_grid_thw`."""
-        patches, grids = patchify(canvases, config, self.mean, self.std)
+        own = self.image_processor
+        patches, grids = patchify(canvases, config, own.image_mean, own.image_std)
         return {"pixel_values": patches, "image_grid_thw": grids}
 
     def prompt(self, question: str, images: int = 1, stages: bool = True, answer: str | None = None) -> str:
@@ -123,7 +121,15 @@ class MedicADProcessor(ProcessorMixin):
 
         With `stages`, `<|ano|>` follows every image and `<|diff|>` the last one; a single scan's
         `<|diff|>` is the learned no-prior state.
+
+        Raises:
+            ModelError: the question holds one of the tokenizer's special tokens.
         """
+        for token in self.tokenizer.all_special_tokens:
+            if token in question:
+                raise ModelError(
+                    f"expected a question in words, but it holds the model's own token {token}; leave it out"
+                )
         content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
         messages: list[dict] = [{"role": "user", "content": content}]
         if answer is not None:

@@ -122,12 +122,17 @@ class _Level:
     @classmethod
     def of(cls, pixels: Array, to_mm: Matrix, unit: float) -> _Level:
         n = pixels.ndim
-        shape = np.maximum(np.ceil(_extent(pixels.shape, to_mm) / unit), 1).astype(int)
+        sides = np.ceil(_extent(pixels.shape, to_mm) / unit)
+        shape = tuple(max(1, int(side)) for side in sides)
         # Average before sampling, so that a coarser grid does not pick up noise.
         step = np.linalg.norm(to_mm[:n, :n], axis=0)
-        sigma = np.where(unit > 1.5 * step, 0.5 * unit / step, 0.0)
-        smooth = ndimage.gaussian_filter(pixels, sigma, truncate=2.0) if sigma.any() else pixels
-        values = sample(smooth, np.linalg.inv(to_mm) @ _grid_to_mm(tuple(shape), unit), shape)
+        block = np.clip(unit // step, 1, pixels.shape).astype(int)
+        image = sitk.GetImageFromArray(np.ascontiguousarray(pixels))
+        means = sitk.GetArrayFromImage(sitk.BinShrink(image, [int(f) for f in block[::-1]]))
+        from_means = np.diag([*block.astype(float), 1.0])
+        from_means[:n, n] = (block - 1) / 2
+        to_index = np.linalg.inv(to_mm @ from_means) @ _grid_to_mm(shape, unit)
+        values = sample(means, to_index, shape)
         inside = np.isfinite(values)
         values[~inside] = 0
         return cls(values, _normalise(values, inside, NORMALISE * SIDE[n]), inside, unit)
@@ -184,7 +189,7 @@ def _best_start(fixed: _Level, moving: _Level, lie: Matrix) -> Matrix | None:
         found = _optimise(fixed, moving, _set(rigid, start), (1,), 0.7, 40, normalised)
         if found is None:
             continue
-        similarity = _similarity(fixed, moving, found)
+        similarity = sum(_similarity(fixed, moving, found, kind) for kind in (True, False))
         if best is None or similarity > best[0]:
             best = similarity, found
     return None if best is None else best[1]
@@ -202,6 +207,7 @@ def _optimise(
     """Climb the mutual information from `transform`; None where the images lose each other."""
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
+    method.SetNumberOfWorkUnits(1)  # the sums of several would end in any order
     method.SetMetricAsMattesMutualInformation(32)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetInitialTransform(transform, inPlace=True)
@@ -228,9 +234,9 @@ def _optimise(
     return _get(transform)
 
 
-def _similarity(fixed: _Level, moving: _Level, matrix: Matrix) -> float:
+def _similarity(fixed: _Level, moving: _Level, matrix: Matrix, normalised: bool = True) -> float:
     """Mean squared local correlation where both have a view, weighted by local structure."""
-    values, inside = _carry(fixed, moving, matrix)
+    values, inside = _carry(fixed, moving, matrix, normalised)
     if inside.mean() < 0.1:
         return 0.0
     sigma = CORRELATE * SIDE[values.ndim] / fixed.factor
@@ -240,7 +246,7 @@ def _similarity(fixed: _Level, moving: _Level, matrix: Matrix) -> float:
     def mean(a: Array) -> Array:
         return ndimage.gaussian_filter(a * weight, sigma, truncate=2.5) / blur_weight
 
-    a, b = fixed.values, values
+    a, b = fixed.normalised if normalised else fixed.values, values
     mean_a, mean_b = mean(a), mean(b)
     spread_a = np.sqrt(np.maximum(mean(a * a) - mean_a**2, 0))
     spread_b = np.sqrt(np.maximum(mean(b * b) - mean_b**2, 0))
@@ -260,10 +266,13 @@ def _ncc(fixed: _Level, moving: _Level, matrix: Matrix) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _carry(fixed: _Level, moving: _Level, matrix: Matrix) -> tuple[Array, NDArray[np.bool_]]:
+def _carry(
+    fixed: _Level, moving: _Level, matrix: Matrix, normalised: bool = False
+) -> tuple[Array, NDArray[np.bool_]]:
     """The moving image on the fixed grid, and where both have a view."""
     to_index = np.linalg.inv(moving.to_mm()) @ matrix @ fixed.to_mm()
-    values = sample(moving.values, to_index, fixed.values.shape)
+    array = moving.normalised if normalised else moving.values
+    values = sample(array, to_index, fixed.values.shape)
     seen = np.isfinite(values) & fixed.inside
     if not moving.inside.all():
         inside = sample(moving.inside.astype(np.float32), to_index, fixed.values.shape, 0.0)

@@ -81,24 +81,24 @@ def scan(image: Image, model: Model) -> Scan:
     indexes = looked_slices(slices, window[0])
     fitted = [fit_square(slices[i], window, model.config.image_size) for i in indexes]
     canvases = torch.stack([canvas for canvas, _ in fitted])
-    logits, gates, volume = [], [], np.full(slices.shape, np.nan, np.float32)
+    logits, evidence, gates, volume = [], [], [], np.full(slices.shape, np.nan, np.float32)
     for start in range(0, len(indexes), BATCH):
         part = look(model, canvases[start : start + BATCH])
         logits.append(part.logits)
+        evidence.append(part.evidence)
         gates.append(part.gate)
         for offset, heatmap in enumerate(part.heatmaps):
             place = start + offset
             volume[indexes[place]] = restore(heatmap, fitted[place][1]).clip(0, 1)
-    logit = torch.cat(logits).cpu()
     entry, distance, limit = calibration.entry(torch.cat(gates).mean(0))
     if distance > limit:
         return Scan(
             None, distance, limit, float("nan"), nothing, None,
             f"its distance to the nearest scope entry is {distance:.1f}, the limit {limit:.1f}",
         )
+    logit = calibration.logit(entry, torch.cat(logits), torch.cat(evidence))
     key = canvases[int(logit.argmax())][None]
-    study_logit = logit.topk(min(STUDY_SLICES, len(logit))).values.mean()
-    score = torch.sigmoid(calibration.slope[entry] * study_logit + calibration.offset[entry])
+    score = logit.topk(min(STUDY_SLICES, len(logit))).values.mean().sigmoid()
     heatmap = volume if image.is_volume else volume[0]
     return Scan(entry, distance, limit, float(score), heatmap, part if len(indexes) == 1 else look(model, key))
 
@@ -162,15 +162,14 @@ def provenance(study: Study, model: Model, result: Scan, fitted: Any, band: Sequ
     """Everything that the numbers of a report depend on."""
     entry = None if result.entry is None else model.config.scope[result.entry]
     inputs = [("current", study), *(("prior", p) for p in study.priors)]
-    slope = fitted("slope")
     return {
         "medic_ad": __version__,
         "model": model.name,
         "weights_sha256": model.weights_sha256,
         "base": model.base,
         "scope_entry": entry,
-        "temperature": None if slope is None else 1 / slope,
-        "offset": fitted("offset"),
+        "score": {name: fitted(name) for name in ("slope", "heatmap_slope", "offset")},
+        "change_temperature": float(model.network.calibration.change_temperature),
         "threshold": fitted("threshold"),
         "uncertain_band": band,
         "heatmap_threshold": fitted("heatmap_threshold"),

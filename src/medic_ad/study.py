@@ -6,6 +6,7 @@ import datetime
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from medic_ad.errors import StudyError
 from medic_ad.image import Image, same_body_part, same_modality
@@ -44,7 +45,7 @@ class Study:
         for prior in self.priors:
             _check_prior(self, prior)
         known = [study for study in self.priors if study.date is not None]
-        for earlier, later in zip(known, known[1:], strict=False):
+        for earlier, later in pairwise(known):
             if _date_of(earlier) > _date_of(later):
                 raise StudyError(
                     f"expected priors in date order, came {earlier.date} before {later.date}; "

@@ -7,15 +7,25 @@ from torch import nn
 
 from medic_ad.errors import ModelError
 
-FITTED = ("slope", "offset", "threshold", "band_low", "band_high", "heatmap_threshold",
+FITTED = ("slope", "heatmap_slope", "offset", "threshold", "band_low", "band_high", "heatmap_threshold",
           "prevalence", "gate_limit")
+
+
+EVIDENCE_SHARE = 0.001  # of the canvas; the smallest lesion the heatmap's evidence is made for
+
+
+def heatmap_evidence(heatmap_logits: torch.Tensor) -> torch.Tensor:
+    """Mean of the strongest 0.1 % of the heatmap's logits: `(B, H, W)` -> `(B,)`."""
+    flat = heatmap_logits.flatten(1)
+    return flat.topk(max(1, round(EVIDENCE_SHARE * flat.shape[1])), dim=1).values.mean(1)
 
 
 class Calibration(nn.Module):
     """Buffers per scope entry; fitted by `medic_ad.calibrate`, refused while NaN.
 
     Buffers, each `(S,)` for S scope entries unless said otherwise:
-        slope, offset: Platt scaling of the image logit, `sigmoid(slope * logit + offset)`.
+        slope, heatmap_slope, offset: Platt scaling of stage 1's logit and stage 3's evidence,
+            `sigmoid(slope * logit + heatmap_slope * evidence + offset)`.
         threshold: decision threshold on the calibrated score.
         band_low, band_high: scores between them are *uncertain* (conformal, stated coverage).
         heatmap_threshold: the one threshold on the heatmap.
@@ -33,6 +43,16 @@ class Calibration(nn.Module):
         self.register_buffer("gate_precision", torch.full((entries, features, features), torch.nan))
         self.register_buffer("change_temperature", torch.tensor(torch.nan))
 
+    def logit(self, entry: int, logits: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+        """Calibrated logits `(B,)`; their sigmoid is the score.
+
+        Args:
+            entry: index of the scope entry.
+            logits: `(B,)` image logits of stage 1.
+            evidence: `(B,)` of `heatmap_evidence`.
+        """
+        return self.slope[entry] * logits + self.heatmap_slope[entry] * evidence + self.offset[entry]
+
     def entry(self, features: torch.Tensor) -> tuple[int, float, float]:
         """The nearest scope entry of one image.
 
@@ -45,13 +65,28 @@ class Calibration(nn.Module):
         Raises:
             ModelError: when the weights were never calibrated.
         """
-        if not len(self.gate_limit) or not bool(torch.isfinite(self.gate_limit).all()):
-            raise ModelError(
-                "expected calibrated weights, but this model's scope, thresholds and temperature "
-                "were never fitted; run `medic-ad calibrate` on a validation split first"
-            )
+        self.refuse_unfitted(*FITTED)
         offset = features.double() - self.gate_mean.double()  # (S, F)
         squared = torch.einsum("sf,sfg,sg->s", offset, self.gate_precision.double(), offset)
         distance = squared.clamp_min(0).sqrt()
         index = int((distance / self.gate_limit).argmin())
         return index, float(distance[index]), float(self.gate_limit[index])
+
+    def temperature(self) -> float:
+        """The temperature of the change logits.
+
+        Raises:
+            ModelError: when it was never fitted.
+        """
+        self.refuse_unfitted("change_temperature")
+        return float(self.change_temperature)
+
+    def refuse_unfitted(self, *names: str) -> None:
+        """Raise when one of these buffers is empty or still NaN."""
+        for name in names:
+            values = getattr(self, name)
+            if not values.numel() or not bool(torch.isfinite(values).all()):
+                raise ModelError(
+                    f"expected calibrated weights, but this model's {name} was never fitted; run "
+                    "`medic-ad calibrate` on a validation split first"
+                )

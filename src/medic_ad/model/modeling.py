@@ -88,14 +88,19 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
 
     config_class = MedicADConfig
     config: MedicADConfig
+    _keep_in_fp32_modules_strict = ["calibration"]  # a threshold rounded to bfloat16 is another one
 
     def __init__(self, config: MedicADConfig) -> None:
         super().__init__(config)
         group_windows(self.model.visual)
-        self.detector = AnomalyProcessor(config)
-        self.comparer = DiffProcessor(config)
-        self.explainer = HeatmapDecoder(config)
-        self.calibration = Calibration(len(config.scope), config.vision_config.hidden_size)
+        self.add_heads()
+
+    def add_heads(self) -> None:
+        """Untrained heads of the three stages, and a calibration of NaN."""
+        self.detector = AnomalyProcessor(self.config)
+        self.comparer = DiffProcessor(self.config)
+        self.explainer = HeatmapDecoder(self.config)
+        self.calibration = Calibration(len(self.config.scope), self.config.vision_config.hidden_size)
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Backbone modules as transformers does; the heads keep their own initialisation."""
@@ -112,7 +117,8 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 fields of `MedicADConfig`.
 
         Raises:
-            ModelError: backbone keys are missing, or the checkpoint has keys of its own.
+            ModelError: backbone keys are missing, the checkpoint has keys of its own, or its
+                vocabulary has no row for the stage tokens.
         """
         base = AutoConfig.from_pretrained(name_or_path)
         if base.model_type != "qwen2_5_vl":
@@ -123,10 +129,20 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         own = {f: kwargs.pop(f) for f in MedicADConfig.__annotations__ if f in kwargs}
         values = {k: v for k, v in base.to_dict().items() if k != "model_type"}
         config = MedicADConfig(**{**values, **own})
+        rows, last = config.text_config.vocab_size, max(config.ano_token_id, config.diff_token_id)
+        if last >= rows:
+            raise ModelError(
+                f"expected spare rows for <|ano|> and <|diff|> in the {rows} rows of {name_or_path}'s "
+                f"vocabulary, but their ids reach {last}; give ano_token_id and diff_token_id of unused rows"
+            )
         model, info = cls.from_pretrained(
-            name_or_path, config=config, output_loading_info=True, **kwargs
+            name_or_path, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
         refuse_unfit_keys(info, name_or_path, allow_missing=HEADS)
+        # what a checkpoint lacks, from_pretrained leaves as it found it in memory
+        model.add_heads()
+        for head in HEADS:
+            getattr(model, head).to(model.model.visual.device, None if head == "calibration" else model.dtype)
         return model
 
     # ------------------------------------------------------------------ the stages
@@ -183,6 +199,8 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_grid_thw: torch.LongTensor | None = None,
         diff_pairs: torch.LongTensor | None = None,
@@ -191,12 +209,15 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         inputs_embeds: torch.Tensor | None = None,
         mm_encoder_outputs: dict | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ):
         """The language model over text, images and stage tokens.
 
         Args:
             input_ids: `(B, T)`; `<|image_pad|>`, `<|ano|>` and `<|diff|>` already expanded.
+            attention_mask, position_ids, logits_to_keep: the stock class's, named because `generate`
+                looks for them in this signature.
             pixel_values, image_grid_thw: the packed images, or neither with `mm_encoder_outputs`.
             diff_pairs: `(pairs, 2)` image indexes (baseline, follow-up) in the order in which
                 their `<|diff|>` runs stand; -1 as baseline: no prior.
@@ -204,31 +225,40 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 the images, in order, when absent.
             diff_embeds: `(pairs, P * P, D)`; computed when absent.
         """
-        staged = input_ids is not None and bool(
-            ((input_ids == self.config.ano_token_id) | (input_ids == self.config.diff_token_id)).any()
-        )
-        if pixel_values is not None and mm_token_type_ids is None:
+        staged = self._staged(input_ids)
+        seen = pixel_values is not None or bool(mm_encoder_outputs and "image" in mm_encoder_outputs)
+        if seen and mm_token_type_ids is None:
             raise ModelError(
                 "expected mm_token_type_ids with images, got none; without it the positions of the "
                 "image tokens are silently replaced, so pass what the processor returns"
             )
+        if seen and input_ids is not None and image_grid_thw is not None:
+            count = int((input_ids == self.config.image_token_id).sum())
+            given = int(image_grid_thw.prod(1).sum()) // self.config.vision_config.spatial_merge_size**2
+            if count != given:
+                raise ModelError(
+                    f"expected {given} places for image tokens, found {count} in the prompt; pass the "
+                    "prompt and images as the processor returns them, untruncated"
+                )
         if staged:
             if pixel_values is not None:
-                vision = self.encode(pixel_values, image_grid_thw)
-                detected = self.detect(vision)
-                ano_embeds = torch.stack([d.embeds for d in detected])
-                diff_embeds = self.diff_embeds(vision, detected, diff_pairs)
-                mm_encoder_outputs, pixel_values = {"image": vision.encoder}, None
+                mm_encoder_outputs, ano_embeds, diff_embeds = self._see(
+                    pixel_values, image_grid_thw, diff_pairs
+                )
+                pixel_values = None
             inputs_embeds = self.get_input_embeddings()(input_ids)
             inputs_embeds = self._place(inputs_embeds, input_ids, self.config.ano_token_id, ano_embeds)
             inputs_embeds = self._place(inputs_embeds, input_ids, self.config.diff_token_id, diff_embeds)
         return super().forward(
             input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
             pixel_values=pixel_values,
             image_grid_thw=image_grid_thw,
             inputs_embeds=inputs_embeds,
             mm_encoder_outputs=mm_encoder_outputs,
             mm_token_type_ids=mm_token_type_ids,
+            logits_to_keep=logits_to_keep,
             **kwargs,
         )
 
@@ -255,6 +285,34 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         if not count:
             return inputs_embeds
         return inputs_embeds.masked_scatter(where[..., None], embeds.to(inputs_embeds.dtype))
+
+    def _staged(self, input_ids: torch.Tensor | None) -> bool:
+        """Whether a prompt holds stage tokens; without them this is the stock class."""
+        stages = (self.config.ano_token_id, self.config.diff_token_id)
+        return input_ids is not None and any(bool((input_ids == i).any()) for i in stages)
+
+    def _see(self, pixel_values, image_grid_thw, diff_pairs) -> tuple[dict, torch.Tensor, torch.Tensor | None]:
+        """One vision pass: what the language model takes of the images, `<Ano>` and `<Diff>`."""
+        vision = self.encode(pixel_values, image_grid_thw)
+        detected = self.detect(vision)
+        ano_embeds = torch.stack([d.embeds for d in detected])
+        return {"image": vision.encoder}, ano_embeds, self.diff_embeds(vision, detected, diff_pairs)
+
+    @torch.no_grad()
+    def generate(self, inputs: torch.Tensor | None = None, *args, **kwargs):
+        """The stock `generate`; for prompts with stage tokens one vision pass serves them too.
+
+        transformers encodes the images before it calls `forward`, so the stages are seen here. The
+        stage tokens' own ids are suppressed.
+        """
+        if self._staged(kwargs.get("input_ids", inputs)):
+            if kwargs.get("pixel_values") is not None:
+                kwargs["mm_encoder_outputs"], kwargs["ano_embeds"], kwargs["diff_embeds"] = self._see(
+                    kwargs.pop("pixel_values"), kwargs["image_grid_thw"], kwargs.pop("diff_pairs", None)
+                )
+            stages = [self.config.ano_token_id, self.config.diff_token_id]
+            kwargs["suppress_tokens"] = [*(kwargs.get("suppress_tokens") or ()), *stages]
+        return super().generate(inputs, *args, **kwargs)
 
     def prepare_inputs_for_generation(self, *args, is_first_iteration: bool = False, **kwargs):
         inputs = super().prepare_inputs_for_generation(

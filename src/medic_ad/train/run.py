@@ -21,6 +21,7 @@ from medic_ad import __version__
 from medic_ad.data.sample import Sample, read_info, read_samples
 from medic_ad.errors import DataError, ModelError
 from medic_ad.load import load_checkpoint
+from medic_ad.model.pixel import arrange
 
 
 @dataclass
@@ -68,13 +69,13 @@ class Draws(IterableDataset):
 
 
 class Stage(nn.Module):
-    """A model and its loss; tied weights are saved once."""
+    """A model and its loss; tied weights are saved once, every tensor contiguous."""
 
     def state_dict(self, *args, **kwargs):
         seen: set[int] = set()
         full = super().state_dict(*args, **kwargs)
         return {
-            k: v for k, v in full.items() if v.numel() == 0 or not (v.data_ptr() in seen or seen.add(v.data_ptr()))  # type: ignore[func-returns-value]
+            k: v.contiguous() for k, v in full.items() if v.numel() == 0 or not (v.data_ptr() in seen or seen.add(v.data_ptr()))  # type: ignore[func-returns-value]
         }
 
 
@@ -195,7 +196,9 @@ def fit(stage: Stage, model: nn.Module, draws: Draws, arguments: StageArguments,
     )
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     draws.start = int(last.rsplit("-", 1)[1]) if last else 0
+    arrange(stage, torch.channels_last)  # checkpoints stay contiguous
     result = trainer.train(resume_from_checkpoint=last)
+    arrange(stage, torch.contiguous_format)
     after = hash_tensors(frozen)
     changed = [n for n in before if before[n] != after[n]]
     if changed:

@@ -1,0 +1,217 @@
+"""Command line: `medic-ad`; what is heavy is imported when a command is used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from medic_ad import __version__
+from medic_ad.cli_stages import CALIBRATE, EVALUATE, TRAIN, add_stage
+from medic_ad.errors import MedicADError
+from medic_ad.models import MODELS
+
+BAD_INPUT = 2
+NOTICE = "Research use only. Not a medical device."
+TABLE = "columns image, prior, patient, date, label, mask, change, question, answer."
+MODEL_HELP = f"{', '.join(MODELS)}, or a folder in the layout of the Hugging Face Hub."
+
+
+class Root(TyperGroup):
+    """The one place where bad input becomes one sentence on stderr and exit status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MedicADError as error:
+            sentence, cause = str(error), error
+        except OSError as error:
+            # a path of the user's, such as an output folder that cannot be written to
+            if error.filename is None or isinstance(error, BrokenPipeError):
+                raise
+            sentence, cause = f"{error.filename}: {error.strerror}; give another path.", error
+        typer.echo(f"medic-ad: {' '.join(sentence.split())}", err=True)
+        raise typer.Exit(BAD_INPUT) from cause
+
+
+app = typer.Typer(
+    name="medic-ad",
+    cls=Root,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Detect, compare and explain anomalies in medical images.\n\n" + NOTICE,
+)
+train = typer.Typer(no_args_is_help=True, help="Train one stage on a table of samples.")
+evaluate = typer.Typer(no_args_is_help=True, help="Measure a model on a table of samples.")
+data = typer.Typer(no_args_is_help=True, help="Tables of samples to train and evaluate on.")
+for _name, _stage in TRAIN.items():
+    add_stage(train, _name, _stage)
+for _name, _stage in EVALUATE.items():
+    add_stage(evaluate, _name, _stage)
+
+
+def quiet() -> None:
+    """Keep the chatter of libraries off stderr, which belongs to the one sentence."""
+    warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Say the version and stop.")] = False,
+) -> None:
+    quiet()
+    if version:
+        typer.echo(f"medic-ad {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def read(
+    current: Annotated[
+        Path, typer.Argument(help="DICOM file or series folder, NIfTI, PNG, JPEG or TIFF file.")
+    ],
+    prior: Annotated[
+        list[Path] | None, typer.Option(help="An earlier study of the same patient, oldest first.")
+    ] = None,
+    ask: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A question about the scan.")
+    ] = None,
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "nano",
+    modality: Annotated[
+        str | None, typer.Option(help="DICOM code such as MR, where the file does not say it.")
+    ] = None,
+    body_part: Annotated[
+        str | None, typer.Option(help="DICOM term such as BRAIN, where the file does not say it.")
+    ] = None,
+    date: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="Date of the current study.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda ...; the GPU where there is one when not given.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Save the report (HTML, JSON, pictures) here."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON, nothing else.")
+    ] = False,
+) -> None:
+    """Read one scan, or two dates of it."""
+    if ask is not None and not ask.strip():
+        raise typer.BadParameter("expected a question, came an empty text", param_hint="'--ask'")
+    from medic_ad.study import read_study
+
+    study = read_study(current, prior or None, modality, body_part, date)
+    from medic_ad.load import load_model
+    from medic_ad.road import read as read_with
+
+    report = read_with(study, load_model(model, device), ask)
+    folder = None if out is None else report.save(out)
+    if as_json:
+        typer.echo(report.to_json(), nl=False)
+    else:
+        from medic_ad.cli_show import show_report
+
+        show_report(report)
+    if folder is not None:
+        typer.echo(f"Report: {folder / 'report.html'}", err=as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the study, report and page.")
+    ],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "nano",
+) -> None:
+    """Read a made study of real anatomy, whose truth is known, and show both."""
+    from medic_ad.cli_show import show_demo
+    from medic_ad.demo import run
+
+    show_demo(run(out, model))
+
+
+@app.command()
+def info(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print it as JSON, nothing else.")
+    ] = False,
+) -> None:
+    """Version, models with scope and thresholds, libraries, devices."""
+    from medic_ad.info import collect
+
+    content = collect()
+    if as_json:
+        typer.echo(json.dumps(content, indent=2, allow_nan=False))
+        return
+    from medic_ad.cli_show import show_info
+
+    show_info(content)
+
+
+@data.command("list")
+def data_list() -> None:
+    """The public data sets that can be prepared."""
+    from medic_ad.cli_show import show_sets
+
+    show_sets()
+
+
+@data.command()
+def prepare(
+    name: Annotated[
+        str, typer.Argument(help="A name of `medic-ad data list`; `table` for your own.")
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the images; the CSV file's own when not given."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Parquet file to write; NAME.parquet if not given."),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For `table`: " + TABLE,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split drawn for a table without one.")] = 0,
+) -> None:
+    """Write the table of samples that training and evaluation take."""
+    from medic_ad.cli_show import show_samples
+    from medic_ad.data.prepare import prepare as write_table
+
+    if root is None:
+        root = Path.cwd() if csv is None else csv.absolute().parent
+    written = write_table(name, root, Path(f"{name}.parquet") if out is None else out, csv, seed)
+    show_samples(written)
+
+
+add_stage(app, "calibrate", CALIBRATE)
+app.add_typer(train, name="train")
+app.add_typer(evaluate, name="evaluate")
+app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """Entry point of the command `medic-ad`."""
+    app(prog_name="medic-ad")
+
+
+if __name__ == "__main__":
+    main()

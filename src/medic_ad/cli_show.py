@@ -1,0 +1,143 @@
+"""Command line: reports, lists and the demo as tables on the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from medic_ad.report.schema import FINDINGS_ARE, NOTICE
+
+if TYPE_CHECKING:
+    from medic_ad.demo import Demo
+    from medic_ad.report.report import Report
+
+COLOURS = {"abnormal": "dark_orange", "normal": "green", "uncertain": "medium_purple"}
+MAX_ROWS = 8
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def show_report(report: Report) -> None:
+    """The report in a few lines, with the research-use notice."""
+    from medic_ad.report import labels
+
+    console, study = _console(), report.study
+    head = [labels.decision_word(report), labels.change_word(report)]
+    colour = COLOURS.get(report.decision, "white")
+    console.print(f"[bold {colour}]{'   '.join(part for part in head if part)}[/]")
+    console.print(labels.score_words(report))
+    name = escape(Path(study.image.source.path).name)
+    console.print(f"[dim]{name}: {', '.join(labels.study_words(report))}[/]")
+    if report.text:
+        console.print(f"\n“{escape(report.text)}”")
+    if report.answer is not None:
+        console.print(f"{escape(report.question or '')} “{escape(report.answer)}”")
+    if report.findings:
+        console.print()
+        title = FINDINGS_ARE[report.decision].capitalize()
+        table = _table(title, "peak", "size")
+        for finding in report.findings[:MAX_ROWS]:
+            table.add_row(
+                finding.location, f"{finding.score:.2f}", ", ".join(labels.sizes(finding))
+            )
+        console.print(table)
+        if len(report.findings) > MAX_ROWS:
+            console.print(f"and {len(report.findings) - MAX_ROWS} smaller ones")
+    if report.change is not None and report.change.scores is not None:
+        shares = ", ".join(f"{k} {v:.2f}" for k, v in report.change.scores.items())
+        console.print(f"Change: {shares}")
+    elif report.change is not None:
+        console.print(f"Change: {escape(report.change.reason or '')}")
+    for warning in report.warnings:
+        console.print(f"[yellow]Note:[/] {escape(warning)}")
+    record = report.provenance
+    console.print(
+        f"[dim]Model {escape(record['model'])}, weights {record['weights_sha256'][:12]}, "
+        f"scope {record['scope_entry'] or 'none'}, {record['device']}[/]"
+    )
+    console.print(f"[bold]{NOTICE}[/]")
+
+
+def show_info(content: dict[str, Any]) -> None:
+    """What `medic_ad.info.collect` found."""
+    console = _console()
+    head = (f"medic-ad {content['medic_ad']}", f"Python {content['python']}", content["platform"])
+    console.print(", ".join(head))
+    for model in content["models"]:
+        console.print(f"\n[bold]{model['name']}[/]: {model['summary']}")
+        console.print(f"[dim]{model['base']}; {model['licence']}[/]")
+        if not model["installed"]:
+            console.print("weights are not installed")
+            continue
+        console.print(f"weights {model['weights_sha256'][:12]}, {model['bytes'] / 1e6:.1f} MB")
+        table = _table("scope", "threshold", "uncertain", "heatmap threshold", "prevalence")
+        for entry in model["scope"]:
+            band = f"{_figure(entry['band_low'])} to {_figure(entry['band_high'])}"
+            rest = (_figure(entry[k]) for k in ("heatmap_threshold", "prevalence"))
+            table.add_row(entry["entry"], _figure(entry["threshold"]), band, *rest)
+        console.print(table)
+    known = content["libraries"].items()
+    console.print("\n" + ", ".join(f"{name} {version}" for name, version in known if version))
+    absent = [name for name, version in known if version is None]
+    if absent:
+        console.print(f"not installed: {', '.join(absent)}")
+    console.print("devices: " + ", ".join(f"{d['name']} ({d['what']})" for d in content["devices"]))
+
+
+def _figure(value: float | None) -> str:
+    return "not fitted" if value is None else f"{value:.3f}"
+
+
+def show_sets() -> None:
+    """The registry of data sets."""
+    from medic_ad.data.registry import COMBINATIONS, SETS
+
+    console = _console()
+    for name, info in SETS.items():
+        console.print(f"[bold]{name}[/]: {escape(info.task)}")
+        console.print(f"  {escape(info.modality)}; {escape(info.n)}")
+        console.print(f"  [dim]{escape(info.licence)}; {escape(info.where)}[/]", soft_wrap=True)
+        console.print(f"  [dim]expects {escape(info.layout)}[/]", soft_wrap=True)
+    for name, parts in COMBINATIONS.items():
+        console.print(f"[bold]{name}[/]: {' + '.join(parts)}")
+
+
+def show_samples(path: Path) -> None:
+    """What a table of samples holds."""
+    from medic_ad.data.prepare import describe
+    from medic_ad.data.sample import read_samples
+
+    table = _table("source", "split", "samples", "groups", "abnormal")
+    for row in describe(read_samples(path)):
+        table.add_row(*map(str, row))
+    console = _console()
+    console.print(table)
+    console.print(f"Written: {escape(str(path))}", soft_wrap=True)
+
+
+def show_demo(demo: Demo) -> None:
+    """Truth beside result, a miss as plainly as a hit."""
+    console = _console()
+    table = _table("", "planted", "found", "")
+    verdicts = {True: "[green]as planted[/]", False: "[red]not as planted[/]", None: ""}
+    for row in demo.rows:
+        table.add_row(row.what, row.planted, escape(row.found), verdicts[row.right])
+    console.print(table)
+    console.print(demo.verdict)
+    for words, path in (("Truth beside result", demo.page), ("Report", demo.report)):
+        console.print(f"{words}: {escape(str(path))}", soft_wrap=True)
+    console.print(f"[bold]{NOTICE}[/]")

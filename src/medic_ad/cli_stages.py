@@ -1,0 +1,166 @@
+"""Command line of the stages: a dataclass of arguments becomes a command; nothing is said twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medic_ad.errors import MedicADError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command whose options come from a dataclass; nothing heavy is imported to name it.
+
+    Attributes:
+        module: holds the dataclass, and `main(arguments)` that does the work.
+        arguments: name of the dataclass.
+        summary: one line for `--help`.
+    """
+
+    module: str
+    arguments: str
+    summary: str
+
+
+TRAIN = {
+    "base": Stage(
+        "medic_ad.train.base", "BaseArguments", "The small backbone that nano stands on."
+    ),
+    "detect": Stage("medic_ad.train.detect", "DetectArguments", "Stage 1: is there an anomaly?"),
+    "compare": Stage("medic_ad.train.compare", "CompareArguments", "Stage 2: what has changed?"),
+    "explain": Stage("medic_ad.train.explain", "ExplainArguments", "Stage 3: the heatmap."),
+}
+EVALUATE = {
+    "card": Stage("medic_ad.evaluate.card", "CardArguments", "The figures of MODEL_CARD.md."),
+    "unet": Stage(
+        "medic_ad.evaluate.unet", "UnetArguments", "A U-Net on the same data, as a yardstick."
+    ),
+}
+CALIBRATE = Stage(
+    "medic_ad.calibrate",
+    "CalibrateArguments",
+    "Fit scores, thresholds and scope on the validation split.",
+)
+
+
+def add_stage(app: typer.Typer, name: str, stage: Stage) -> None:
+    """Register a stage under its name; its module is imported when the command is used."""
+
+    def use(context: typer.Context) -> None:
+        command = typer.main.get_command(stage_app(stage))
+        command.main(context.args, prog_name=context.command_path, standalone_mode=False)
+
+    # The options are not known yet, `--help` included: all words are handed on as they came.
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    app.command(name, help=stage.summary, add_help_option=False, context_settings=settings)(use)
+
+
+def stage_app(stage: Stage) -> typer.Typer:
+    """The command of one stage with all its options.
+
+    Raises:
+        MedicADError: a package that only training needs is not installed.
+    """
+    try:
+        module = importlib.import_module(stage.module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "medic_ad":
+            raise
+        raise MedicADError(
+            f"expected the package {error.name.split('.')[0]}, which is not installed; run "
+            "pip install 'medic-ad[train]'"
+        ) from error
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(help=stage.summary)(as_command(getattr(module, stage.arguments), module.main))
+    return app
+
+
+def as_command(arguments: type, main: Callable[[Any], object]) -> Callable[..., None]:
+    """A function whose parameters are the fields of a dataclass, as typer reads them.
+
+    Types and defaults come from the fields, help from their metadata; a field without a default is
+    a required option, unless the YAML file of `--config` gives it.
+    """
+    types = typing.get_type_hints(arguments)
+    fields = [field for field in dataclasses.fields(arguments) if field.init]
+
+    def run(**values: Any) -> None:
+        values.pop("config")
+        done = main(arguments(**values))
+        if isinstance(done, Path):
+            typer.echo(f"Written: {done}")
+
+    parameters = [_parameter(field, types[field.name]) for field in fields]
+    run.__signature__ = inspect.Signature([*parameters, _config([f.name for f in fields])])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in [*parameters, _config([])]}
+    return run
+
+
+def _parameter(field: dataclasses.Field, kind: Any) -> inspect.Parameter:
+    flag = field.name.replace("_", "-")
+    names = (f"--{flag}/--no-{flag}",) if kind is bool else (f"--{flag}",)
+    option = typer.Option(*names, help=field.metadata.get("help"))
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+        annotation=Annotated[kind, option],
+    )
+
+
+def _config(names: list[str]) -> inspect.Parameter:
+    """`--config FILE`, read before the others; what the command line says wins over the file."""
+
+    def use(context: typer.Context, path: Path | None) -> Path | None:
+        if path is not None:
+            context.default_map = {**(context.default_map or {}), **_read_config(path, names)}
+        return path
+
+    option = typer.Option(
+        "--config",
+        metavar="FILE.yaml",
+        help="YAML file with values for these options (learning_rate: 0.001); options win",
+        is_eager=True,
+        callback=use,
+    )
+    return inspect.Parameter(
+        "config",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[Path | None, option],
+    )
+
+
+def _read_config(path: Path, names: list[str]) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text file"
+        raise typer.BadParameter(f"{path} cannot be read: {reason}.") from error
+    except yaml.YAMLError as error:
+        raise typer.BadParameter(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise typer.BadParameter(f"{path} must hold lines such as `steps: 1000`.")
+    for key, value in values.items():
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
+            raise typer.BadParameter(f"{path} has the unknown key {key!r}; {hint}")
+        if value is None or isinstance(value, (list, dict)):
+            raise typer.BadParameter(f"{path}: {key} must be one value, not {value!r}.")
+    return values

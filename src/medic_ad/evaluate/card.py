@@ -1,0 +1,166 @@
+"""Evaluation: `medic-ad evaluate card` measures the bundled model and writes the card's figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from rich.console import Console
+
+from medic_ad import __version__
+from medic_ad.evaluate import (
+    ablate,
+    compare,
+    detect,
+    flair,
+    language,
+    localise,
+    longitudinal,
+    sanity,
+    speed,
+)
+from medic_ad.evaluate.bootstrap import LEVEL
+from medic_ad.evaluate.markdown import fragment, insert, refuse_without_markers
+from medic_ad.evaluate.material import CHENG, samples_of
+from medic_ad.evaluate.store import Context, Part, Store
+from medic_ad.load import load_model
+
+PARTS: dict[str, Callable[[Context], Part]] = {
+    "localise": localise.measure,
+    "false_positives": localise.false_positives,
+    "detect": detect.measure,
+    "flair": flair.measure,
+    "compare": compare.measure,
+    "longitudinal": longitudinal.measure,
+    "language": language.measure,
+    "sanity": sanity.measure,
+    "ablate": ablate.measure,
+}
+
+
+@dataclass
+class CardArguments:
+    """Arguments of `medic-ad evaluate card`."""
+
+    data_root: str = field(metadata={"help": "folder that holds the data sets under their names"})
+    out: str = field(metadata={"help": "folder of card.json, caches and the log of openings"})
+    model: str = field(default="nano", metadata={"help": "name of a model, or its folder"})
+    card: str = field(
+        default="", metadata={"help": "Markdown file whose figures are replaced; none when empty"}
+    )
+    unet: str = field(default="", metadata={"help": "folder of the reference U-Net, if trained"})
+    seed: int = field(default=0, metadata={"help": "of synthesis and resampling"})
+    resamples: int = field(default=1000, metadata={"help": "of the bootstrap"})
+    pairs: int = field(default=300, metadata={"help": "synthetic pairs of dates"})
+    read_pairs: int = field(default=60, metadata={"help": "of them, read as files in both orders"})
+
+
+def seen_patients(model: str, root: Path) -> dict[str, str]:
+    """What these weights know of each MS patient, from the splits and the records beside them."""
+    folder = Path(load_model(model).config.name_or_path or model)
+    left_out: dict[str, set[str]] = {}
+    for stage in ("detect", "calibrate"):
+        record = folder / f"{stage}.run.json"
+        arguments = json.loads(record.read_text())["arguments"] if record.is_file() else {}
+        left_out[stage] = set(arguments.get("exclude", "").split(","))
+    words = {"train": ("detect", "seen in training"), "val": ("calibrate", "used for calibration")}
+    out = {}
+    for sample in samples_of(root, flair.NAME):
+        stage, text = words.get(sample.split, ("detect", "not seen"))
+        out[str(sample.patient)] = "not seen" if sample.patient in left_out[stage] else text
+    return out
+
+
+def provenance(context: Context, arguments: CardArguments) -> dict[str, Any]:
+    """What every figure depends on."""
+    calibration = context.model.network.calibration
+    scope = list(context.model.config.scope)
+    fitted = ("threshold", "band_low", "band_high", "heatmap_threshold", "prevalence", "gate_limit")
+    return {
+        "medic_ad": __version__,
+        "model": context.model.name,
+        "weights_sha256": context.weights,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "arguments": {
+            k: v for k, v in dataclasses.asdict(arguments).items() if k not in ("data_root", "card")
+        },
+        "scope": {
+            name: {key: float(getattr(calibration, key)[i]) for key in fitted}
+            for i, name in enumerate(scope)
+        },
+        "change_temperature": float(calibration.change_temperature),
+        "level": LEVEL,
+        "libraries": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "machine": {
+            "platform": platform.machine(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": str(context.model.device),
+        },
+    }
+
+
+def main(arguments: CardArguments) -> dict[str, Any]:
+    """Measure every part and write `card.json`, `card.md` and the figures of the model card.
+
+    Returns:
+        What `card.json` holds.
+    """
+    console, out, root = Console(stderr=True), Path(arguments.out), Path(arguments.data_root)
+    if arguments.card:
+        refuse_without_markers(Path(arguments.card))
+    command = f"medic-ad evaluate card --model {arguments.model} --seed {arguments.seed}"
+    context = Context(
+        model=load_model(arguments.model),
+        root=root,
+        store=Store(out, command),
+        seed=arguments.seed,
+        resamples=arguments.resamples,
+        pairs=arguments.pairs,
+        read_pairs=arguments.read_pairs,
+        unet=Path(arguments.unet) if arguments.unet else None,
+        seen=seen_patients(arguments.model, root),
+    )
+    parts, seconds = {}, {}
+    for name, measure in PARTS.items():
+        start = time.monotonic()
+        parts[name] = measure(context)
+        seconds[name] = round(time.monotonic() - start, 1)
+        console.print(f"{parts[name].title}: {seconds[name]:.0f} s")
+    example = samples_of(root, CHENG, "test")[0].image
+    timing = speed.measure_speed(arguments.model, example)
+    result = {
+        "provenance": provenance(context, arguments),
+        "seconds": seconds,
+        "parts": {name: dataclasses.asdict(part) for name, part in parts.items()},
+        "speed": timing,
+    }
+    text = fragment(result["provenance"], list(parts.values()), timing)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "card.json").write_text(json.dumps(without_nan(result), indent=1, allow_nan=False))
+    (out / "card.md").write_text(text)
+    if arguments.card:
+        insert(Path(arguments.card), text)
+    return result
+
+
+def without_nan(value: Any) -> Any:
+    """The same with null where a number is not defined."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,249 @@
+"""Evaluation: the reference U-Net, trained on the same slices with the same augmentation.
+
+`medic-ad evaluate unet` trains it for a number of minutes and keeps the checkpoint, and the
+threshold, of highest mean Dice on validation. Its weights are a yardstick and are not given away.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.losses import DiceFocalLoss
+from monai.networks.nets import UNet as MonaiUNet
+from rich.console import Console
+from rich.progress import Progress, TimeElapsedColumn
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+
+from medic_ad.calibrate import HEATMAP_GRID
+from medic_ad.errors import ModelError
+from medic_ad.evaluate.bars import bar
+from medic_ad.evaluate.metrics import dice
+from medic_ad.load import pick_device
+from medic_ad.processor import fit_square, grey_window, restore
+from medic_ad.train.draw import Slices, scan_batch
+from medic_ad.train.render import Rendered, render
+from medic_ad.train.run import Draws, StageArguments, source_weights, split
+
+CHANNELS, RESIDUAL_UNITS = (26, 52, 104, 208), 2
+WEIGHTS, RECORD, STATE = "unet.safetensors", "unet.json", "state.pt"
+CHECKS = 12  # validations a run
+
+
+@dataclass
+class UnetArguments:
+    """Arguments of `medic-ad evaluate unet`."""
+
+    data: str = field(metadata={"help": "Parquet file of samples, from `medic-ad data prepare`"})
+    out: str = field(metadata={"help": "folder that its weights are written to"})
+    minutes: float = field(default=40.0, metadata={"help": "training time, validation left out"})
+    batch: int = field(default=16, metadata={"help": "scans a step"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "peak, then cosine"})
+    side: int = field(default=192, metadata={"help": "side of the square canvas, as the model's"})
+    seed: int = field(default=0, metadata={"help": "of weights, draws and augmentation"})
+    workers: int = field(default=1, metadata={"help": "processes that draw and augment"})
+    cache: str = field(default=StageArguments.cache, metadata={"help": "folder of rendered slices"})
+    weights: str = field(
+        default=StageArguments.weights,
+        metadata={"help": "share of the draws per source, as in training"},
+    )
+    exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
+    source: str = field(default="brain_tumour_cheng", metadata={"help": "whose val split chooses"})
+
+
+def build() -> MonaiUNet:
+    """The network, about 1 M parameters: `(B, 1, S, S)` -> logits `(B, 1, S, S)`."""
+    return MonaiUNet(
+        spatial_dims=2,
+        in_channels=1,
+        out_channels=1,
+        channels=CHANNELS,
+        strides=(2,) * (len(CHANNELS) - 1),
+        num_res_units=RESIDUAL_UNITS,
+    )
+
+
+@dataclass(frozen=True)
+class UNet:
+    """A trained network with the record of its training and the hash of its weights."""
+
+    network: MonaiUNet
+    record: dict
+    sha256: str
+
+    @classmethod
+    def load(cls, folder: Path) -> UNet:
+        """Raise ModelError where there is none."""
+        try:
+            record = json.loads((folder / RECORD).read_text())
+            data = (folder / WEIGHTS).read_bytes()
+        except OSError as error:
+            raise ModelError(
+                f"expected a trained U-Net in {folder}, but {error.filename} cannot be read; run "
+                "`medic-ad evaluate unet` first, or leave --unet out"
+            ) from error
+        network = build()
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        return cls(network.eval(), record, hashlib.sha256(data).hexdigest())
+
+    def maps(self, slices: Sequence[np.ndarray], what: str) -> np.ndarray:
+        """Probabilities `(n, H, W)` on the slices' own grid; they see the model's canvas."""
+        side, out = int(self.record["arguments"]["side"]), []
+        for start in bar(range(0, len(slices), 16), what):
+            part = [np.asarray(p, np.float32) for p in slices[start : start + 16]]
+            fitted = [fit_square(p, grey_window(p), side) for p in part]
+            drawn = probabilities(self.network, torch.stack([canvas for canvas, _ in fitted]))
+            out += [
+                restore(m, geometry).clip(0, 1)
+                for m, (_, geometry) in zip(drawn, fitted, strict=True)
+            ]
+        return np.stack(out)
+
+    def description(self) -> str:
+        r = self.record
+        return (
+            f"U-Net: MONAI, {r['parameters']:,} parameters, {r['minutes']:.0f} of "
+            f"{r['arguments']['minutes']:.0f} minutes ({r['steps']} steps) on {r['device']} with "
+            f"{r['threads']} thread(s), the same slices, augmentation and loss; checkpoint and "
+            f"threshold {r['threshold']:.2f} chosen on validation (Dice {r['dice']:.3f} there)."
+        )
+
+
+@torch.inference_mode()
+def probabilities(network: torch.nn.Module, canvases: torch.Tensor) -> torch.Tensor:
+    """Canvases `(B, S, S)` -> probabilities `(B, S, S)`."""
+    device = next(network.parameters()).device
+    return network(canvases[:, None].to(device)).squeeze(1).float().sigmoid().cpu()
+
+
+def validate(network: torch.nn.Module, held_out: Rendered) -> tuple[float, float]:
+    """Highest mean Dice over lesion slices, and its threshold."""
+    lesion = held_out.mask.any((1, 2))
+    canvases = torch.from_numpy(held_out.image[lesion].astype(np.float32) / 255)
+    network.eval()
+    drawn = torch.cat([probabilities(network, part) for part in canvases.split(16)]).numpy()
+    network.train()
+    masks = held_out.mask[lesion]
+    scores = [
+        np.mean([dice(m >= t, mask) for m, mask in zip(drawn, masks, strict=True)])
+        for t in HEATMAP_GRID
+    ]
+    return float(max(scores)), float(HEATMAP_GRID[int(np.argmax(scores))])
+
+
+def rate(share: float, peak: float) -> float:
+    """Learning rate at this share of the time: warm-up over a twentieth, then cosine."""
+    if share < 0.05:
+        return peak * max(share, 1e-3) / 0.05
+    return peak * 0.5 * (1 + float(np.cos(np.pi * min(1.0, (share - 0.05) / 0.95))))
+
+
+class Training:
+    """Network, optimiser and clock; its state is written whenever it is validated."""
+
+    def __init__(self, arguments: UnetArguments, device: torch.device) -> None:
+        torch.manual_seed(arguments.seed)
+        self.arguments, self.device = arguments, device
+        self.network = build().to(device)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=0.05)
+        self.loss = DiceFocalLoss(sigmoid=True, gamma=1.0, batch=True, lambda_focal=10.0)
+        self.spent, self.steps, self.best = 0.0, 0, -1.0
+        self.history: list[dict[str, float]] = []
+
+    def resume(self, folder: Path) -> None:
+        """Continue where the last validation was, if there was one."""
+        if not (folder / STATE).is_file():
+            return
+        state = torch.load(folder / STATE, weights_only=True, map_location=self.device)
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.spent, self.steps, self.best = state["spent"], state["steps"], state["best"]
+        self.history = state["history"]
+
+    def step(self, batch: dict, share: float) -> float:
+        """One optimiser step at this share of the time; the loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate(share, self.arguments.learning_rate)
+        logits = self.network(batch["image"][:, None].to(self.device))
+        loss = self.loss(logits, batch["mask"][:, None].to(self.device))
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self.steps += 1
+        return float(loss.detach())
+
+    def check(self, held_out: Rendered, folder: Path, loss: float) -> None:
+        """Validate; keep the weights when they are the best yet, and the state in any case."""
+        score, threshold = validate(self.network, held_out)
+        minutes = self.spent / 60
+        self.history.append({"minutes": minutes, "steps": self.steps, "dice": score, "loss": loss})
+        if score > self.best:
+            self.best = score
+            record = {
+                "arguments": dataclasses.asdict(self.arguments),
+                "parameters": sum(p.numel() for p in self.network.parameters()),
+                "threshold": threshold,
+                "dice": score,
+                "minutes": minutes,
+                "steps": self.steps,
+                "device": str(self.device),
+                "threads": torch.get_num_threads(),
+            }
+            save_file({k: v.cpu() for k, v in self.network.state_dict().items()}, folder / WEIGHTS)
+            (folder / RECORD).write_text(json.dumps(record, indent=1))
+        state = {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "history": self.history,
+            **{name: getattr(self, name) for name in ("spent", "steps", "best")},
+        }
+        part = folder / f"{STATE}.part"
+        torch.save(state, part)
+        part.replace(folder / STATE)
+
+
+def main(arguments: UnetArguments) -> Path:
+    """Train for `minutes`; an interrupted run resumes at its last validation."""
+    out, cache, total = Path(arguments.out), Path(arguments.cache), arguments.minutes * 60
+    out.mkdir(parents=True, exist_ok=True)
+    train = render(split(arguments.data, "train", arguments.exclude), arguments.side, cache)
+    val = [
+        s for s in split(arguments.data, "val", arguments.exclude) if s.source == arguments.source
+    ]
+    held_out = render(val, arguments.side, cache)
+    slices = Slices(train, source_weights(arguments))  # type: ignore[arg-type]
+    training = Training(arguments, pick_device(None))
+    training.resume(out)
+    draws = Draws(
+        lambda rng, generator: scan_batch(
+            [slices.scan(rng) for _ in range(arguments.batch)], generator
+        ),
+        arguments.seed,
+    )
+    draws.start = training.steps
+    batches = iter(DataLoader(draws, batch_size=None, num_workers=arguments.workers))
+    due = training.spent + total / CHECKS
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("training the U-Net", total=total)
+        while training.spent < total:
+            before = time.monotonic()
+            loss = training.step(next(batches), training.spent / total)
+            training.spent += time.monotonic() - before
+            if training.spent >= min(due, total):
+                training.check(held_out, out, loss)
+                due = training.spent + total / CHECKS
+            words = f"training the U-Net, Dice on val {max(training.best, 0.0):.3f}"
+            progress.update(task, completed=training.spent, description=words)
+    record = json.loads((out / RECORD).read_text())
+    (out / RECORD).write_text(json.dumps({**record, "history": training.history}, indent=1))
+    return out

@@ -1,0 +1,1 @@
+"""Training: `medic-ad train base|detect|compare|explain`, one module per stage."""

@@ -1,0 +1,191 @@
+"""No forgetting, by construction: without stage tokens the logits are the stock class's, bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from medic_ad.errors import ModelError
+from medic_ad.model import attention
+from medic_ad.model.modeling import HEADS, MedicADForConditionalGeneration
+
+# windows are 4 x 4 patches: equal ones are computed in one batch, unequal ones the stock way
+GRIDS: dict[str, list[tuple[int, int]]] = {
+    "no image": [],
+    "one window": [(4, 4)],
+    "equal windows": [(8, 8)],
+    "equal windows, wide": [(4, 16)],
+    "unequal windows": [(6, 10)],
+    "smaller than a window": [(2, 2)],
+    "two alike": [(8, 8), (8, 8)],
+    "two that differ, windows equal": [(8, 8), (4, 12)],
+    "three that differ": [(6, 6), (8, 4), (2, 10)],
+}
+GROUPED = {  # calls of the batched attention over the 4 blocks, 2 of which attend globally
+    "no image": 0,
+    "one window": 4,
+    "equal windows": 4,
+    "equal windows, wide": 4,
+    "unequal windows": 2,
+    "smaller than a window": 4,
+    "two alike": 4,
+    "two that differ, windows equal": 2,
+    "three that differ": 0,
+}
+
+
+def twins(
+    implementation: str, dtype: torch.dtype = torch.float32
+) -> tuple[MedicADForConditionalGeneration, Qwen2_5_VLForConditionalGeneration]:
+    """Our class and the stock class with the same backbone weights and attention."""
+    ours = tiny.network(seed=3)
+    tiny.shake(ours.model, 5, 0.05)
+    values = {k: v for k, v in ours.config.to_dict().items() if k != "model_type"}
+    stock = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**values)).eval()
+    backbone = {k: v for k, v in ours.state_dict().items() if k.split(".")[0] not in HEADS}
+    stock.load_state_dict(backbone)
+    for one in (ours, stock):
+        one.set_attn_implementation(implementation)
+        one.to(dtype)
+        assert one.model.visual.config._attn_implementation == implementation
+    assert type(stock.model.visual.blocks[0].attn) is not type(ours.model.visual.blocks[0].attn)
+    return ours, stock
+
+
+def inputs_of(config, grids: list[tuple[int, int]], seed: int = 0) -> dict[str, torch.Tensor]:
+    images = tiny.packed(grids, config.vision_config, seed) if grids else {}
+    return {**tiny.prompt(config, grids, seed=seed), **images}
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_logits_equal_the_stock_class_bit_for_bit(
+    implementation: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, stock = twins(implementation, dtype)
+    calls = []
+    real = attention.scaled_dot_product_attention
+    monkeypatch.setattr(
+        attention, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k)
+    )
+    compared = 0
+    for seed, (name, grids) in enumerate(GRIDS.items()):
+        inputs = inputs_of(ours.config, grids, seed)
+        calls.clear()
+        for grad in (False, True):
+            with torch.set_grad_enabled(grad):
+                mine, theirs = ours(**inputs).logits, stock(**inputs).logits
+            assert torch.equal(mine, theirs), name
+            assert mine.isfinite().all() and mine.std() > 1e-3
+            compared += 1
+        assert len(calls) == 2 * (GROUPED[name] if implementation == "sdpa" else 0), name
+    assert compared == 18
+
+
+def test_other_windows_than_the_fixture_too() -> None:
+    """Window lengths 4, 16, 36, 64, 144 and 256 patches, three images each, both ways of packing."""
+    compared = 0
+    for side in (1, 2, 3, 4, 6, 8):
+        torch.manual_seed(side)
+        ours = tiny.network(vision={"window_size": side * 16, "fullatt_block_indexes": [3]})
+        values = {k: v for k, v in ours.config.to_dict().items() if k != "model_type"}
+        stock = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**values)).eval()
+        stock.load_state_dict(ours.state_dict(), strict=False)
+        for grids in ([(2 * side, 2 * side)] * 3, [(2 * side, 4 * side), (2 * side + 2, 2 * side)]):
+            images = tiny.packed(grids, ours.config.vision_config, side)
+            with torch.no_grad():
+                mine, theirs = (
+                    one.model.visual(images["pixel_values"], grid_thw=images["image_grid_thw"])
+                    for one in (ours, stock)
+                )
+            assert torch.equal(mine.last_hidden_state, theirs.last_hidden_state)
+            assert torch.equal(mine.pooler_output, theirs.pooler_output)
+            compared += 1
+    assert compared == 12
+
+
+def test_loss_and_gradients_equal_the_stock_class() -> None:
+    ours, stock = twins("sdpa")
+    inputs = inputs_of(ours.config, [(8, 8), (8, 8)])
+    losses = [one(**inputs, labels=inputs["input_ids"]).loss for one in (ours, stock)]
+    assert torch.equal(*losses)
+    for loss in losses:
+        loss.backward()
+    mine, compared = dict(ours.named_parameters()), 0
+    for name, parameter in stock.named_parameters():
+        assert parameter.grad is not None
+        assert torch.allclose(mine[name].grad, parameter.grad, rtol=1e-4, atol=1e-6), name
+        compared += 1
+    assert compared == len(list(stock.parameters()))
+    assert all(p.grad is None for h in HEADS for p in getattr(ours, h).parameters())
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_generation_equals_the_stock_class(implementation: str) -> None:
+    ours, stock = twins(implementation)
+    for one in (ours, stock):
+        one.generation_config.eos_token_id = None
+    compared = 0
+    for name in ("no image", "equal windows", "two that differ, windows equal"):
+        inputs = inputs_of(ours.config, GRIDS[name])
+        made = [
+            one.generate(
+                **inputs, max_new_tokens=8, do_sample=False, output_scores=True,
+                return_dict_in_generate=True, pad_token_id=0,
+            )  # fmt: skip
+            for one in (ours, stock)
+        ]
+        assert torch.equal(made[0].sequences, made[1].sequences)
+        assert made[0].sequences.shape[1] == inputs["input_ids"].shape[1] + 8
+        for mine, theirs in zip(made[0].scores, made[1].scores, strict=True):
+            assert torch.equal(mine, theirs)
+            compared += 1
+    assert compared == 24
+
+
+def test_a_read_with_stage_tokens_leaves_nothing_behind() -> None:
+    """`rope_deltas` is state on the model: what was read before must not change what comes next."""
+    ours, stock = twins("sdpa")
+    config = ours.config
+    inputs = inputs_of(config, [(8, 8)])
+    run = torch.full((1, 16), config.ano_token_id)
+    ids = torch.cat([inputs["input_ids"], run, torch.full((1, 1), 30)], 1)
+    staged = {
+        **inputs,
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": (ids == config.image_token_id).long(),
+    }
+    with torch.no_grad():
+        with_tokens = ours(**staged).logits
+        assert torch.equal(ours(**inputs).logits, stock(**inputs).logits)
+        plain = stock(**staged).logits
+    assert not torch.allclose(with_tokens[:, -1], plain[:, -1], atol=1e-3)  # `<Ano>` is read
+    before = inputs["input_ids"].shape[1]
+    assert torch.equal(with_tokens[:, :before], plain[:, :before])  # and only from its place on
+
+
+@pytest.mark.parametrize("name", ["pixel_values", "mm_encoder_outputs"])
+def test_images_without_token_types_are_refused(name: str) -> None:
+    ours, stock = twins("sdpa")
+    inputs = inputs_of(ours.config, [(8, 8)])
+    right = stock(**inputs).logits
+    del inputs["mm_token_type_ids"]
+    assert not torch.allclose(stock(**inputs).logits, right, atol=1e-4)  # the stock class is silent
+    if name == "mm_encoder_outputs":
+        vision = ours.encode(inputs.pop("pixel_values"), inputs["image_grid_thw"])
+        inputs["mm_encoder_outputs"] = {"image": vision.encoder}  # type: ignore[assignment]
+    with pytest.raises(ModelError, match="expected mm_token_type_ids with images"):
+        ours(**inputs)
+
+
+def test_one_vision_pass_serves_the_language_model_too() -> None:
+    ours, _ = twins("sdpa")
+    inputs = inputs_of(ours.config, [(8, 8), (6, 10)])
+    with torch.no_grad():
+        right = ours(**inputs).logits
+        vision = ours.encode(inputs.pop("pixel_values"), inputs["image_grid_thw"])
+        again = ours(**inputs, mm_encoder_outputs={"image": vision.encoder}).logits
+    assert torch.equal(again, right)
