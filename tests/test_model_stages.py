@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def test_folded_system_tokens_equal_the_unfolded_attention() -> None:
 @torch.no_grad()
 def test_sigmoids_let_two_lesions_both_be_high() -> None:
     stage, (taps, merged) = detector(), random_taps(1)
-    taps = taps * 0.1
+    stage.system_tokens *= 20
     one = taps.clone()
     for level in range(2):
         folded = stage.query[level](stage.system_tokens) @ stage.key[level].weight
@@ -97,9 +99,9 @@ def test_nothing_is_saturated_before_training() -> None:
     torch.manual_seed(0)
     stage = AnomalyProcessor(tiny.config())
     out = stage(*random_taps(4))
-    for logits in (out.abnormal, out.normal):
+    for logits in (out.abnormal.detach(), out.normal.detach()):
         assert 0.02 < logits.sigmoid().min() and logits.sigmoid().max() < 0.98
-    assert out.abnormal.sigmoid().mean() == pytest.approx(0.12, abs=0.05)
+    assert out.abnormal.detach().sigmoid().mean() == pytest.approx(0.12, abs=0.05)
     out.logit.sum().backward()
     assert stage.system_tokens.grad is not None and (stage.system_tokens.grad != 0).all()
 
@@ -128,6 +130,7 @@ def test_images_of_a_packed_batch_do_not_touch_each_other() -> None:
 
 
 # ------------------------------------------------------------------------------ 2, compare
+@cache
 def looks(n: int, seed: int = 0) -> list[Look]:
     """Each canvas by a call of its own, as `read` looks at the two dates."""
     return [look(tiny.model(), canvas[None]) for canvas in tiny.canvases(n, seed)]
@@ -163,8 +166,9 @@ def scored(rows: list[list[float]], temperature: float = 1.3) -> dict[str, float
 @pytest.mark.parametrize("slices", [1, 7, 25, 140])
 def test_change_scores_of_exchanged_dates_are_exchanged_exactly(slices: int) -> None:
     rng, labels = np.random.default_rng(slices), set()
-    for _ in range(50):
+    for run in range(24):
         odd, even = rng.normal(0, 2, (2, slices)).astype(np.float32)
+        even += 5 * (run % 3 == 0)  # some volumes are stable
         there = scored([[a, b, -a] for a, b in zip(odd.tolist(), even.tolist(), strict=True)])
         back = scored([[-a, b, a] for a, b in zip(odd.tolist(), even.tolist(), strict=True)])
         assert there == {"worse": back["better"], "stable": back["stable"], "better": back["worse"]}
@@ -215,13 +219,14 @@ def test_the_heatmap_depends_on_ano_everywhere_and_on_its_place() -> None:
         assert change[corner].mean() > 1.5 * change.mean()
 
 
-@torch.no_grad()
 def test_the_heatmap_is_never_scaled_per_image() -> None:
-    """A probability with one meaning: its range is whatever the logits are, not 0 to 1."""
-    seen = look(tiny.model(), tiny.canvases(3))
-    for heatmap, single in zip(seen.heatmaps, tiny.canvases(3), strict=True):
-        assert 0 < heatmap.min() and heatmap.max() < 1
-        assert torch.allclose(look(tiny.model(), single[None]).heatmaps[0], heatmap, atol=1e-4)
+    """A probability with one meaning: untrained, every pixel of every image is near sigmoid(-4)."""
+    model = dataclasses.replace(tiny.model(), network=tiny.network(shaken=False))
+    pictures = torch.cat([tiny.canvases(3), torch.zeros(1, tiny.SIDE, tiny.SIDE)])
+    seen = look(model, pictures)
+    for heatmap, single in zip(seen.heatmaps, pictures, strict=True):
+        assert heatmap.mean() == pytest.approx(0.018, abs=0.01) and heatmap.max() < 0.1
+        assert torch.allclose(look(model, single[None]).heatmaps[0], heatmap, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------ stage tokens
@@ -349,6 +354,7 @@ def test_stage_tokens_are_never_generated(monkeypatch: pytest.MonkeyPatch) -> No
 @torch.no_grad()
 def test_one_vision_pass_serves_score_map_and_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """`say` from looks generates what the network generates from the pixels, without a new pass."""
+    monkeypatch.setattr(looking, "NEW_TOKENS", 6)
     model, processor = tiny.model(), tiny.processor()
     passes: list[int] = []
     hook = model.network.model.visual.register_forward_hook(lambda m, i, o: passes.append(1))
@@ -366,7 +372,7 @@ def test_one_vision_pass_serves_score_map_and_text(monkeypatch: pytest.MonkeyPat
         pictures = processor.images(tiny.canvases(images), model.config)
         pairs = torch.tensor([[images - 2, images - 1]])
         direct = real(
-            **text, **pictures, diff_pairs=pairs, max_new_tokens=32, do_sample=False,
+            **text, **pictures, diff_pairs=pairs, max_new_tokens=6, do_sample=False,
             eos_token_id=2, pad_token_id=0,
         )  # fmt: skip
         assert len(passes) == 1
@@ -376,14 +382,15 @@ def test_one_vision_pass_serves_score_map_and_text(monkeypatch: pytest.MonkeyPat
     assert cases == 2
 
 
-def test_answers_come_from_the_language_model() -> None:
+def test_answers_come_from_the_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "NEW_TOKENS", 6)
     model, (a, b) = tiny.model(), looks(2)
     word = model.processor.tokenizer("anomaly", add_special_tokens=False)["input_ids"][0]
     hook = eager_for(model, word)
     try:
         said = describe(model, a)
         assert said == describe_change(model, a, b, compare(model, a, b))
-        assert said == model.processor.tokenizer.decode([word] * 32).strip()
+        assert said == model.processor.tokenizer.decode([word] * 6).strip()
     finally:
         hook.remove()
 

@@ -145,9 +145,7 @@ def test_text_answer_and_provenance(reports: dict[str, Report], kind: str, model
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_json_follows_its_schema_and_has_no_nan(
-    reports: dict[str, Report], kind: str
-) -> None:
+def test_the_json_follows_its_schema_and_has_no_nan(reports: dict[str, Report], kind: str) -> None:
     def refuse(token: str) -> None:
         raise AssertionError(f"{token} is no JSON")
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image as Picture
 from safetensors.torch import save_file
+from scipy import ndimage
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -17,12 +21,13 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
+from medic_ad.data.prepare import prepare
 from medic_ad.load import Model
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 from medic_ad.model.presets import nano_config
-from medic_ad.processor import MedicADProcessor
-from medic_ad.train import base
+from medic_ad.processor import MedicADProcessor, fit_square
+from medic_ad.train import base, compare, detect, explain
 
 SIDE = 64
 ROWS = 512  # of the vocabulary; the tokenizer has fewer tokens
@@ -281,3 +286,96 @@ def published_tokenizer() -> PreTrainedTokenizerFast:
     )
     fast.chat_template = base.CHAT_TEMPLATE
     return fast
+
+
+# ---------------------------------------------------------------- training data with a planted truth
+def head(seed: int, lesion: bool, side: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    """A grey "head" with smooth texture, uint8, and the mask of a bright blob in it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((side, side))
+    middle = (side - 1) / 2 + rng.uniform(-3, 3, 2)
+    axes = side * rng.uniform((0.40, 0.34), (0.45, 0.39))
+    inside = ((y - middle[0]) / axes[0]) ** 2 + ((x - middle[1]) / axes[1]) ** 2
+    texture = ndimage.gaussian_filter(rng.standard_normal((side, side)), 5)
+    grey = np.where(inside < 1, 0.45 + 0.12 * texture / texture.std() * (inside < 0.9), 0.0)
+    mask = np.zeros((side, side), bool)
+    if lesion:
+        angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.5)
+        centre = middle + radius * axes * (np.sin(angle), np.cos(angle))
+        size = rng.uniform(5, 9, 2)
+        mask = ((y - centre[0]) / size[0]) ** 2 + ((x - centre[1]) / size[1]) ** 2 < 1
+        grey = np.where(mask, 0.95 + 0.02 * texture, grey)
+    noisy = grey + 0.01 * rng.standard_normal(grey.shape) * (inside < 1)
+    return (255 * ndimage.gaussian_filter(noisy, 0.5).clip(0, 1)).astype(np.uint8), mask
+
+
+def table(folder: Path) -> Path:
+    """24 slices as PNG with masks, split 16 / 6 / 2, two thirds with a blob, prepared as a table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = ["image,patient,label,mask,split,modality,body_part,sequence"]
+    for i in range(24):
+        split = "train" if i < 16 else "val" if i < 22 else "test"
+        lesion = i % 3 != 2
+        image, mask = head(i, lesion)
+        Picture.fromarray(image).save(folder / f"{i:02d}.png")
+        Picture.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{i:02d}_mask.png")
+        name = f"{i:02d}_mask.png" if lesion else ""
+        sequence = "FLAIR" if i % 2 else "T1"
+        rows.append(f"{i:02d}.png,P{i},{int(lesion)},{name},{split},MR,BRAIN,{sequence}")
+    (folder / "table.csv").write_text("\n".join(rows))
+    return prepare("table", folder, folder / "tiny.parquet", csv=folder / "table.csv")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All four stages trained one after another on `table`; a folder of weights each."""
+
+    data: Path
+    cache: Path
+    base: Path
+    detect: Path
+    compare: Path
+    explain: Path
+
+
+def arguments(data: Path, cache: Path, **own: Any) -> dict[str, Any]:
+    """What the tiny runs have in common: this process only, float32, no checkpoint on the way."""
+    common = dict(workers=0, bf16=False, weights="", batch=8, save_steps=1000, learning_rate=3e-3)
+    return {"data": str(data), "cache": str(cache), **common, **own}
+
+
+@cache
+def trained(factory: pytest.TempPathFactory) -> Trained:
+    """Made once a session, in about half a minute of one core."""
+    root = factory.mktemp("trained")
+    data = table(root / "data")
+    out = Trained(data, root / "cache", *(root / n for n in ("base", "detect", "compare", "explain")))
+
+    def own(**values: Any) -> dict[str, Any]:
+        return arguments(out.data, out.cache, **values)
+
+    base.main(base.BaseArguments(**own(out=str(out.base), steps=150, language_steps=50)), config())
+    detect.main(
+        detect.DetectArguments(**own(model=str(out.base), out=str(out.detect), steps=100))
+    )
+    compare.main(
+        compare.CompareArguments(**own(model=str(out.detect), out=str(out.compare), steps=75))
+    )
+    explain.main(
+        explain.ExplainArguments(
+            **own(model=str(out.compare), out=str(out.explain), steps=125, learning_rate=5e-3)
+        )
+    )
+    return out
+
+
+def fitted(image: np.ndarray) -> torch.Tensor:
+    """A picture of `head` on the canvas, `(1, S, S)`."""
+    return fit_square(image.astype(np.float32), (0.0, 255.0), SIDE)[0][None]
+
+
+def fresh(n: int, first: int = 100) -> tuple[torch.Tensor, torch.Tensor]:
+    """Canvases and masks `(n, S, S)` of heads that no run has seen; every other one has a blob."""
+    pairs = [head(seed, seed % 2 == 0) for seed in range(first, first + n)]
+    images = torch.cat([fitted(image) for image, _ in pairs])
+    return images, torch.cat([fitted(mask * 255.0) for _, mask in pairs]) > 0.5

@@ -31,7 +31,17 @@ LIBRARIES = (
     "monai",
     "nilearn",
 )
-PER_ENTRY = ("threshold", "band_low", "band_high", "heatmap_threshold", "prevalence", "gate_limit")
+PER_ENTRY = (
+    "slope",
+    "heatmap_slope",
+    "offset",
+    "threshold",
+    "band_low",
+    "band_high",
+    "heatmap_threshold",
+    "prevalence",
+    "gate_limit",
+)
 
 
 def collect() -> dict[str, Any]:

@@ -75,8 +75,8 @@ def measure(context: Context) -> Part:
     own, twin = mean_of(seen.pop("own")), mean_of(seen.pop("twin"))
     name = "mean heatmap inside the mask"
     figures = [
-        sampling.figure(name, own, "nano, its own <Ano>"),
-        sampling.figure(name, twin, "nano, <Ano> of the inpainted twin"),
+        sampling.figure(name, own, "nano, its own `<Ano>`"),
+        sampling.figure(name, twin, "nano, `<Ano>` of the inpainted twin"),
         sampling.difference(name, own, twin, "own - twin's"),
     ]
     figures += [

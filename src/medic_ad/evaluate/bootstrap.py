@@ -67,10 +67,12 @@ class Resampling:
         resamples: int = 1000,
     ) -> None:
         self.names, self.index = np.unique(np.asarray(groups), return_inverse=True)
-        self.unit, self.split, self.seed = unit, split, seed
+        self.unit, self.split, self.seed, self.resamples = unit, split, seed, resamples
         units = len(self.names)
-        rng = np.random.default_rng(seed)
-        self.draws = rng.multinomial(units, np.full(units, 1 / units), size=resamples)
+        self.draws = np.zeros((0, units), int)
+        if units >= LEAST_UNITS:
+            rng = np.random.default_rng(seed)
+            self.draws = rng.multinomial(units, np.full(units, 1 / units), size=resamples)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -105,7 +107,7 @@ class Resampling:
     def subset(self, keep: np.ndarray) -> Resampling:
         """The kept items alone, with draws of their own."""
         groups = self.names[self.index][keep]
-        return Resampling(groups, self.unit, self.split, self.seed, len(self.draws))
+        return Resampling(groups, self.unit, self.split, self.seed, self.resamples)
 
     def difference(self, name: str, a: Statistic, b: Statistic, of: str) -> Figure:
         """`a - b` on the same draws, with a two-sided bootstrap p where units suffice."""

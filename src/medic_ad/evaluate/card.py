@@ -35,6 +35,7 @@ from medic_ad.evaluate.markdown import fragment, insert, refuse_without_markers
 from medic_ad.evaluate.material import CHENG, samples_of
 from medic_ad.evaluate.store import Context, Part, Store
 from medic_ad.load import load_model
+from medic_ad.models import MODELS
 
 PARTS: dict[str, Callable[[Context], Part]] = {
     "localise": localise.measure,
@@ -68,7 +69,7 @@ class CardArguments:
 
 def seen_patients(model: str, root: Path) -> dict[str, str]:
     """What these weights know of each MS patient, from the splits and the records beside them."""
-    folder = Path(load_model(model).config.name_or_path or model)
+    folder = MODELS[model].path if model in MODELS else Path(model)
     left_out: dict[str, set[str]] = {}
     for stage in ("detect", "calibrate"):
         record = folder / f"{stage}.run.json"

@@ -53,7 +53,7 @@ def chance(computed: np.ndarray, said: np.ndarray) -> Statistic:
     """Agreement of the cells when texts are dealt to images at random."""
 
     def statistic(counts: np.ndarray) -> float:
-        total = counts.sum()
+        total = max(counts.sum(), 1e-12)
         return float(
             sum(counts[computed == c].sum() * counts[said == c].sum() / total**2 for c in range(9))
         )
@@ -67,9 +67,9 @@ def place_figures(
     """Cells of the text against the computed cells, on slices where the map shows a region."""
     split = f"{CHENG} test, tumour slices"
     shown = seen["computed"] != NOWHERE
-    part = context.resampling(np.array(groups)[shown].tolist(), CLUSTER, split)
     computed, said = seen["computed"][shown], seen["said"][shown]
     whole = context.resampling(groups, CLUSTER, split)
+    part = whole.subset(shown)
     return [
         part.mean(
             "text names the cell of the top finding (slices with a finding)",

@@ -65,7 +65,7 @@ class Calibration(nn.Module):
         Raises:
             ModelError: when the weights were never calibrated.
         """
-        self.refuse_unfitted(*FITTED)
+        self.refuse_unfitted(*FITTED, "gate_mean", "gate_precision")
         offset = features.double() - self.gate_mean.double()  # (S, F)
         squared = torch.einsum("sf,sfg,sg->s", offset, self.gate_precision.double(), offset)
         distance = squared.clamp_min(0).sqrt()

@@ -19,6 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
 from medic_ad import words
+from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 from medic_ad.model.presets import NANO_VOCABULARY, nano_config
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
@@ -153,11 +154,16 @@ def template(processor: MedicADProcessor, cell, sequence: str, rng: np.random.Ge
     return f"{head}<|vision_end|>{facts}{tail}", int(pair)
 
 
-def main(arguments: BaseArguments) -> Path:
-    """Train the backbone; the folder that comes out has the layout of a Hub checkpoint."""
+def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
+    """Train the backbone; the folder that comes out has the layout of a Hub checkpoint.
+
+    Args:
+        arguments: of the command line.
+        config: the backbone's size; `nano_config()` when absent.
+    """
     out = Path(arguments.out)
     torch.manual_seed(arguments.seed)
-    config = nano_config()
+    config = config or nano_config()
     processor = make_processor(config.image_size, arguments.seed)
     model = MedicADForConditionalGeneration(config)
     slices = Slices(

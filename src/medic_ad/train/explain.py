@@ -24,7 +24,7 @@ from medic_ad.train.run import (
 )
 
 TRAINED = ("explainer.",)
-SWAPPED = 0.25  # share of the scans whose <Ano> is exchanged for that of their lesion-free twin
+SWAPPED = 0.125  # share of the scans also shown with the <Ano> of their lesion-free twin
 
 
 @dataclass
@@ -32,19 +32,22 @@ class ExplainArguments(StageArguments):
     """Arguments of `medic-ad train explain`."""
 
     steps: int = field(default=2500, metadata={"help": "optimiser steps"})
-    learning_rate: float = field(default=2e-3, metadata={"help": "peak, after warm-up, then cosine"})
+    swap_weight: float = field(
+        default=0.1, metadata={"help": "of the map's mean inside a lesion that <Ano> denies"}
+    )
 
 
 class ExplainStage(Stage):
-    """Dice + focal loss on the pixels; scans told by `<Ano>` that they are normal have no lesion.
+    """Dice + focal loss on the pixels; a lesion that `<Ano>` denies is to be drawn fainter.
 
     The twin's `<Ano>` teaches the map to fall where stage 1 sees nothing: without it the pixel
     branch could learn to draw lesions on its own.
     """
 
-    def __init__(self, model) -> None:
+    def __init__(self, model, arguments: ExplainArguments) -> None:
         super().__init__()
-        self.model, self.loss = model, DiceFocalLoss(sigmoid=True, gamma=1.0, batch=True, lambda_focal=10.0)
+        self.model, self.arguments = model, arguments
+        self.loss = DiceFocalLoss(sigmoid=True, gamma=1.0, batch=True, lambda_focal=10.0)
 
     def forward(self, pixels: dict, mask: torch.Tensor, twin: torch.Tensor, **_) -> dict:
         with torch.no_grad():
@@ -57,10 +60,16 @@ class ExplainStage(Stage):
             condition = torch.cat([ano[:scans], ano[scans:]])
         images = torch.stack(vision.images)
         logits = self.model.explainer(taps[index], condition, images[index])
-        target = torch.cat([mask, torch.zeros_like(mask[: len(twin)])])
-        loss = self.loss(logits[:, None].float(), target[:, None])
+        logits = logits.float()
+        loss = self.loss(logits[:scans, None], mask[:, None])
+        lesion = mask[: len(twin)]
+        told_normal = (logits[scans:].sigmoid() * lesion).sum() / lesion.sum().clamp(min=1)
         dice = soft_dice(logits[:scans].sigmoid(), mask)
-        return {"loss": loss, "dice": dice.detach()}
+        return {
+            "loss": loss + self.arguments.swap_weight * told_normal,
+            "dice": dice.detach(),
+            "told_normal": told_normal.detach(),
+        }
 
 
 def main(arguments: ExplainArguments) -> Path:
@@ -80,5 +89,5 @@ def main(arguments: ExplainArguments) -> Path:
         return {"pixels": pixels, "mask": batch["mask"], "twin": twin}
 
     freeze(model, TRAINED)
-    fit(ExplainStage(model), model, Draws(scans, arguments.seed), arguments, "explain")
+    fit(ExplainStage(model, arguments), model, Draws(scans, arguments.seed), arguments, "explain")
     return finish(model, processor, arguments)

@@ -1,0 +1,210 @@
+"""The card's predictions are the road's, on a tiny model; and what else its parts are made of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import evaluate_cases as cases
+import tiny
+from medic_ad import words
+from medic_ad.align import align
+from medic_ad.data.prepare import prepare
+from medic_ad.errors import DataError, ModelError
+from medic_ad.evaluate import card, flair, language, longitudinal, markdown, sanity, unet
+from medic_ad.evaluate.bootstrap import Figure
+from medic_ad.evaluate.compare import compare_all, read_both_ways
+from medic_ad.evaluate.metrics import PixelCounts
+from medic_ad.evaluate.pairs import Pairs
+from medic_ad.evaluate.predict import as_image, predict
+from medic_ad.evaluate.store import Part
+from medic_ad.load import Model
+from medic_ad.model.calibration import Calibration
+from medic_ad.readers import read_image
+from medic_ad.road import read, scan
+from medic_ad.study import Study
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """Tiny, untrained, calibrated so that everything is in scope."""
+    network = tiny.network(scope=["brain MR T1-CE", "brain MR FLAIR"]).requires_grad_(False)
+    planted, features = cases.calibration(), network.config.vision_config.hidden_size
+    network.calibration = Calibration(2, features)
+    for name, buffer in network.calibration.named_buffers():
+        buffer.fill_(float(getattr(planted, name).flatten()[0]))
+    network.calibration.gate_precision.copy_(torch.eye(features).expand(2, -1, -1))
+    network.calibration.gate_mean[1] = 5.0
+    network.calibration.heatmap_threshold[1] = 0.4
+    return Model("tiny", network, tiny.processor(), "1" * 64)
+
+
+def grey(seed: int, side: tuple[int, int] = (80, 72)) -> np.ndarray:
+    picture = torch.nn.functional.interpolate(tiny.canvases(1, seed)[None], side, mode="bilinear")
+    return (picture[0, 0].numpy() * 255).round()
+
+
+def test_predictions_in_batches_are_those_of_the_road(model: Model):
+    images = [as_image(grey(k), f"{k}.png") for k in range(18)]  # more than one batch
+    seen = predict(model, images, "reading")
+    assert len(seen) == 18
+    for image, ours in zip(images, seen, strict=True):
+        theirs = scan(image, model)
+        assert theirs.entry == ours.entry and ours.in_scope
+        assert ours.score == pytest.approx(theirs.score, abs=1e-5)
+        assert np.allclose(ours.heatmap, theirs.heatmap, atol=1e-5)
+
+
+def test_slices_of_one_scan_share_its_entry(model: Model):
+    images = [as_image(grey(k), f"{k}.png") for k in range(5)]
+    seen = predict(model, images, "reading", [(0.0, 255.0)] * 5, one_scan=True)
+    assert len({p.entry for p in seen}) == 1
+
+
+def test_pairs_are_compared_as_read_compares_them(model: Model, tmp_path: Path):
+    first = np.stack([grey(k) for k in range(3)]).astype(np.uint8)
+    second = np.roll(first, 1, 2)
+    empty = np.zeros(first.shape, bool)
+    change, kind = np.array(["stable"] * 3), np.array(["made"] * 3)
+    pairs = Pairs(first, second, empty, empty, change, kind, change)
+    seen = compare_all(model, pairs)
+    both = read_both_ways(model, pairs, 3, tmp_path)
+    assert seen["label"].tolist() == both["ahead"].tolist() and seen["map"].shape == first.shape
+    assert both["exact"].all() and len(list(tmp_path.glob("*.png"))) == 6
+    study = Study(as_image(second[0], "b"), priors=(Study(as_image(first[0], "a")),))
+    expected = read(study, model).change
+    assert expected is not None and align(study.image, study.priors[0].image).ok
+    assert expected.map is not None
+    assert np.allclose(np.nan_to_num(seen["map"][0]), np.nan_to_num(expected.map), atol=1e-5)
+
+
+def test_texts_are_parsed_by_the_words_that_are_trained():
+    said = {
+        words.NO_ANOMALY: "normal",
+        words.anomaly_sentence((0, 2)): "abnormal",
+        words.anomaly_sentence((1, 1)): "abnormal",
+        "Brain MR, FLAIR.": "nothing",
+        ".": "nothing",
+    }
+    assert {text: language.claims(text) for text in said} == said
+    cells = [language.code((r, c)) for r in range(3) for c in range(3)]
+    assert cells == list(range(9)) and language.code(None) == language.NOWHERE
+
+
+def test_full_reads_give_texts_and_cells(model: Model):
+    seen = language.read_texts(model, [as_image(grey(k), "x.png") for k in range(3)], "reading")
+    assert set(seen["decision"]) <= {"abnormal", "normal", "uncertain"}
+    assert ((seen["computed"] >= -1) & (seen["computed"] < 9)).all()
+    assert set(seen["claim"]) <= {"abnormal", "normal", "nothing"}
+
+
+def test_chance_agreement_is_that_of_shuffled_texts():
+    rng = np.random.default_rng(0)
+    computed = rng.choice(9, 3000, p=np.r_[0.5, np.full(8, 0.0625)])
+    said = rng.permutation(computed)
+    expected = language.chance(computed, said)(np.ones(3000))
+    assert expected == pytest.approx(float((computed == said).mean()), abs=0.03)
+
+
+def test_matched_slices_are_alike_in_area_and_position():
+    n = 40
+    place = np.abs(np.arange(n) - 20.0)
+    area = 1000 - 20 * place
+    lesion = np.where(np.arange(n) % 2, 5.0, 0.0)
+    empty = np.zeros((n, 2, 2), np.float32)
+    chosen, free = flair.matched(flair.Scan(empty, empty, empty, lesion, area, place))
+    assert len(chosen) == 20 and len(set(free.tolist())) == 20  # one to one
+    assert (lesion[chosen] > 0).all() and (lesion[free] == 0).all()
+    assert (np.abs(area[chosen] - area[free]) <= flair.AREA_CALIPER * area[chosen]).all()
+    assert (np.abs(place[chosen] - place[free]) <= flair.PLACE_CALIPER).all()
+    far = flair.Scan(empty, empty, empty, lesion, np.where(lesion > 0, 1000.0, 10.0), place)
+    assert len(flair.matched(far)[0]) == 0
+
+
+def test_baselines_of_real_pairs_are_the_published_ones(shared_data: Path):
+    folder = shared_data / "ms_longitudinal" / "patient01"
+    names = ("study1_FLAIR_common", "study2_FLAIR_common", "gt", "brainmask")
+    prior, current, mask, brain = (
+        read_image(folder / f"{n}.nii.gz", modality="MR", body_part="BRAIN").pixels for n in names
+    )
+    inside = brain > 0.5
+    maps = longitudinal.baselines(prior, current, inside)
+    values = {
+        name: PixelCounts([m[inside]], [(mask > 0.5)[inside]]).auroc(np.ones(1))
+        for name, m in maps.items()
+    }
+    assert values[longitudinal.SUBTRACTION] == pytest.approx(0.915, abs=0.01)
+    assert values[longitudinal.GREY] == pytest.approx(0.79, abs=0.01)
+
+
+def test_blank_and_noise_images_are_many_and_differ():
+    made = sanity.blank_and_noise(0)
+    assert len(made) == 7 and all(len(slices) == sanity.EACH for slices in made.values())
+    pictures = [p for slices in made.values() for p in slices]
+    assert all(p.shape == (224, 224) and 0 <= p.min() <= p.max() <= 255 for p in pictures)
+    assert len({p.tobytes() for p in pictures}) == len(pictures)
+
+
+def test_photographs_are_at_hand():
+    pictures = sanity.photographs()
+    assert len(pictures) >= 10 and all(p.ndim == 2 and p.max() > 1 for p in pictures)
+
+
+def test_foreign_sets_are_found(shared_data: Path):
+    counts = {name: len(files(shared_data)) for name, (_, files) in sanity.FOREIGN.items()}
+    assert len(counts) == 4 and min(counts.values()) > 100
+    assert all(p.is_file() for _, files in sanity.FOREIGN.values() for p, _ in files(shared_data))
+
+
+def test_the_card_is_written_between_its_markers_only(tmp_path: Path):
+    path = tmp_path / "MODEL_CARD.md"
+    path.write_text(f"before\n{markdown.BEGIN}\nold\n{markdown.END}\nafter\n")
+    markdown.insert(path, "new")
+    assert path.read_text() == f"before\n{markdown.BEGIN}\n\nnew\n\n{markdown.END}\nafter\n"
+    for text in ("no markers", f"{markdown.END}{markdown.BEGIN}", markdown.BEGIN * 2):
+        path.write_text(text)
+        with pytest.raises(DataError, match="figures: begin"):
+            markdown.insert(path, "new")
+        assert path.read_text() == text
+    with pytest.raises(DataError):
+        markdown.refuse_without_markers(tmp_path / "absent.md")
+
+
+def test_rows_say_n_units_and_interval_or_each_unit():
+    few = Figure("a | b", "nano", 0.04, 4, "patient", 2, "s", 0, per_unit={"p1": 0.5, "p2": 1.0})
+    many = Figure("c", "U-Net", 0.9, 40, "cluster", 20, "s", 0, interval=(0.8, 0.95), aim=">= 0.9")
+    text = "\n".join(markdown.section(Part("Title", ["Note."], [few, many])))
+    assert "| a \\| b | nano | 0.0400 | p1: 0.500; p2: 1.000 | 4 | 2 |" in text
+    assert "| c | U-Net | 0.900 | 0.800 to 0.950 | 40 | 20 | >= 0.9 |" in text
+    assert "patient (s); cluster (s)" in text and markdown.number(float("nan")) == "-"
+
+
+def test_json_has_null_where_a_number_is_not_defined():
+    value = {"a": [1.0, float("nan")], "b": (float("inf"), "x")}
+    assert json.dumps(card.without_nan(value)) == '{"a": [1.0, null], "b": [null, "x"]}'
+
+
+def test_the_reference_network_has_about_a_million_parameters():
+    assert 0.9e6 < sum(p.numel() for p in unet.build().parameters()) < 1.2e6
+
+
+def test_the_reference_network_trains_resumes_and_draws_on_the_files_grid(tmp_path: Path):
+    cases.cheng(tmp_path, train=6, val=3, test=2)
+    table = prepare("brain_tumour_cheng", tmp_path, tmp_path / "table.parquet")
+    arguments = dict(data=str(table), out=str(tmp_path / "unet"), side=64, batch=4, workers=0)
+    arguments["cache"] = str(tmp_path / "cache")
+    unet.main(unet.UnetArguments(minutes=0.02, **arguments))
+    record = unet.UNet.load(tmp_path / "unet").record
+    assert 0 < record["threshold"] < 1 and record["parameters"] > 0.9e6
+    unet.main(unet.UnetArguments(minutes=0.03, **arguments))
+    trained = unet.UNet.load(tmp_path / "unet")
+    steps = [row["steps"] for row in trained.record["history"]]
+    assert len(steps) > len(record["history"]) and steps == sorted(steps)
+    maps = trained.maps([np.zeros((96, 80), np.uint8), np.ones((96, 80), np.uint8)], "drawing")
+    assert maps.shape == (2, 96, 80) and maps.min() >= 0 and maps.max() <= 1
+    with pytest.raises(ModelError, match="medic-ad evaluate unet"):
+        unet.UNet.load(tmp_path / "absent")

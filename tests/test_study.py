@@ -1,0 +1,158 @@
+"""A Study refuses what does not belong together, and says what it could not verify."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image as Pillow
+from pydicom.data import get_testdata_file
+
+from medic_ad.errors import StudyError
+from medic_ad.readers import read_image
+from medic_ad.study import Study, read_study
+from sentence import said
+
+
+def scan(folder: Path, date: str | None, **change: Any) -> Path:
+    """A real MR slice of a given date, with some of its header changed."""
+    path = get_testdata_file("MR_small.dcm")
+    assert isinstance(path, str)
+    ds = pydicom.dcmread(path)
+    ds.PatientID, ds.StudyDate, ds.BodyPartExamined = "P1", date or "", "HEAD"
+    for keyword, value in change.items():
+        setattr(ds, keyword, value)
+    name = "_".join(["scan", str(date), *map(str, change.values())])
+    ds.save_as(folder / f"{name}.dcm")
+    return folder / f"{name}.dcm"
+
+
+def picture(folder: Path, name: str, seed: int = 0) -> Path:
+    grey = np.random.default_rng(seed).integers(0, 256, (32, 32), dtype=np.uint8)
+    Pillow.fromarray(grey).save(folder / name)
+    return folder / name
+
+
+def test_single_study_says_what_its_file_says(tmp_path: Path) -> None:
+    study = read_study(scan(tmp_path, "20240105"))
+    assert study.patient_id == "P1" and study.date == datetime.date(2024, 1, 5)
+    assert study.identity_verified and study.priors == () and study.notes == ()
+
+
+def test_priors_are_sorted_by_date_and_verified(tmp_path: Path) -> None:
+    late, early, now = (scan(tmp_path, d) for d in ("20230501", "20220501", "20240105"))
+    study = read_study(now, prior=[late, early])
+    assert [str(p.date) for p in study.priors] == ["2022-05-01", "2023-05-01"]
+    assert study.identity_verified and study.notes == ()
+    assert all(prior.priors == () for prior in study.priors)
+
+
+def test_unknown_identity_keeps_the_order_given_and_says_so(tmp_path: Path) -> None:
+    paths = [picture(tmp_path, f"{n}.png", n) for n in range(3)]
+    study = read_study(
+        paths[0], prior=paths[1:], modality="MR", body_part="brain", date="2024-03-01"
+    )
+    assert [p.image.source.path for p in study.priors] == [str(p) for p in paths[1:]]
+    assert not study.identity_verified and study.patient_id is None
+    assert study.date == datetime.date(2024, 3, 1)
+    assert study.notes == ("identity and dates not verified: the order given holds",)
+    assert {p.image.body_part for p in (study, *study.priors)} == {"BRAIN"}
+
+
+def test_one_unknown_date_is_enough_to_be_unverified(tmp_path: Path) -> None:
+    study = read_study(scan(tmp_path, "20240105"), prior=scan(tmp_path, None))
+    assert not study.identity_verified and study.patient_id == "P1"
+    assert read_study(scan(tmp_path, None), date="2024-01-05").identity_verified
+
+
+def test_same_day_and_same_file_are_noted(tmp_path: Path) -> None:
+    path = scan(tmp_path, "20240105")
+    study = read_study(path, prior=path)
+    assert not study.identity_verified
+    assert any("same file" in note for note in study.notes)
+    assert any("carries the date of the current study" in note for note in study.notes)
+
+
+def test_what_one_date_does_not_say_is_noted(tmp_path: Path) -> None:
+    study = read_study(scan(tmp_path, "20240105"), prior=picture(tmp_path, "a.png"))
+    assert "modality known for one date only: taken as the same" in study.notes
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "came"),
+    [
+        ({"PatientID": "P2"}, "the same patient", "another patient id"),
+        ({"Modality": "CT"}, "the same modality as the current study (MR)", "CT"),
+        ({"BodyPartExamined": "CHEST"}, "the same body part as the current study (HEAD)", "CHEST"),
+        (
+            {"StudyDate": "20240106"},
+            "dated on or before the current study (2024-01-05)",
+            "2024-01-06",
+        ),
+    ],
+)
+def test_prior_that_does_not_fit(
+    tmp_path: Path, change: dict[str, str], expected: str, came: str
+) -> None:
+    prior = scan(tmp_path, "20230101", **change)
+    with pytest.raises(StudyError) as caught:
+        read_study(scan(tmp_path, "20240105"), prior=prior)
+    parts = said(caught)
+    assert str(caught.value).startswith(f"{prior}: ")
+    assert parts[0].startswith("a prior ") and expected in parts[0]
+    assert parts[1] == came
+    assert parts[2].startswith(("give a prior of", "exchange the two files"))
+
+
+def test_message_on_another_patient_names_no_patient(tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        read_study(scan(tmp_path, "20240105"), prior=scan(tmp_path, "20230101", PatientID="ZZ9"))
+    assert "P1" not in said(caught)[0] + said(caught)[1] and "ZZ9" not in said(caught)[1]
+
+
+def test_other_side_and_synonyms(tmp_path: Path) -> None:
+    left = scan(tmp_path, "20240105", Laterality="L")
+    with pytest.raises(StudyError) as caught:
+        read_study(left, prior=scan(tmp_path, "20230101", Laterality="R"))
+    assert said(caught)[:2] == ("a prior of the same side as the current study (L)", "R")
+    brain = scan(tmp_path, "20230101", BodyPartExamined="BRAIN")
+    assert read_study(scan(tmp_path, "20240105"), prior=brain).identity_verified
+
+
+def test_image_with_volume_is_refused(tmp_path: Path) -> None:
+    volume = tmp_path / "v.nii"
+    nibabel.save(nibabel.Nifti1Image(np.ones((20, 20, 20), np.int16), np.eye(4)), volume)
+    with pytest.raises(StudyError) as caught:
+        read_study(picture(tmp_path, "a.png"), prior=volume, modality="MR")
+    assert said(caught)[:2] == ("a 2-D prior for a 2-D current study", "a 3-D one")
+
+
+def test_date_that_contradicts_the_file_or_is_none(tmp_path: Path) -> None:
+    path = scan(tmp_path, "20240105")
+    assert read_study(path, date=datetime.date(2024, 1, 5)).date == datetime.date(2024, 1, 5)
+    with pytest.raises(StudyError) as caught:
+        read_study(path, date="2024-01-06")
+    assert said(caught)[:2] == ("the study date 2024-01-06 as given", "2024-01-05 in the file")
+    with pytest.raises(StudyError) as caught:
+        read_study(path, date="5 January")
+    assert said(caught)[1:] == ("'5 January'", "write year-month-day")
+
+
+def test_study_is_valid_from_birth(tmp_path: Path) -> None:
+    image = read_image(picture(tmp_path, "a.png"))
+    old, new = (Study(image, date=datetime.date(year, 1, 1)) for year in (2020, 2021))
+    now = datetime.date(2022, 1, 1)
+    assert Study(image, date=now, priors=(old, new)).priors == (old, new)
+    for wrong in (
+        {"priors": (new, old), "date": now},
+        {"priors": (Study(image, date=now, priors=(old,)),)},
+        {"identity_verified": True},
+    ):
+        with pytest.raises(StudyError) as caught:
+            Study(image, **wrong)  # type: ignore[arg-type]
+        said(caught)
