@@ -180,11 +180,13 @@ def test_other_pixel_size_is_found_from_spacing_or_field_of_view(brains: list[Ar
     brain = brains[3]
     fine = ndimage.zoom(brain, 2, order=1, grid_mode=True, mode="nearest")
     truth = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
-    for fields in ({}, {"spacing_mm": (1.0, 1.0)}):
-        finer = {key: (0.5, 0.5) for key in fields}
-        found = align(image(fine, **finer), image(brain, **fields))
+    for current, prior, unit in (
+        (image(fine), image(brain), "px"),
+        (image(fine, spacing_mm=(0.5, 0.5)), image(brain, spacing_mm=(1.0, 1.0)), "mm"),
+    ):
+        found = align(current, prior)
         assert found.ok and worst_px(found, truth, 224) < 1.0
-        assert ("displacement_mm" in found.quality) == bool(fields)
+        assert f"displacement_{unit}" in found.quality
 
 
 def test_unrelated_images_are_not_comparable(brains: list[Array], shared_data: Path) -> None:
@@ -208,7 +210,7 @@ def test_what_the_files_say_may_forbid_to_compare(brains: list[Array]) -> None:
 
     sagittal, axial = np.eye(4), np.eye(4)
     axial[:3, :3] = np.array([[0, 0, 1.0], [0, 1, 0], [1, 0, 0]])
-    cases = [
+    cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         (
             {"modality": "CT"},
             {"modality": "MR"},

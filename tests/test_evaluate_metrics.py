@@ -58,7 +58,9 @@ def test_weighted_figures_equal_two_references(seed: int):
         "auroc": metrics.auroc(scores, labels)(counts),
         "average_precision": metrics.average_precision(scores, labels)(counts),
         "f1": metrics.f1(scores > 0.5, labels)(counts),
-        "macro_f1": metrics.macro_f1((scores > 0.5).astype(int), labels, (0, 1))(counts),
+        "macro_f1": metrics.macro_f1(
+            (scores > 0.5).astype(int).astype(str), labels.astype(str), "01"
+        )(counts),
         "sensitivity": metrics.sensitivity_at(scores, labels, 0.9)(counts),
         "brier": metrics.brier(scores, labels, float(labels.mean()))(counts),
     }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import evaluate_cases as cases
 import numpy as np
 import pytest
+import tiny
 import torch
 
-import evaluate_cases as cases
-import tiny
 from medic_ad import words
 from medic_ad.align import align
 from medic_ad.data.prepare import prepare
@@ -195,12 +196,14 @@ def test_the_reference_network_has_about_a_million_parameters():
 def test_the_reference_network_trains_resumes_and_draws_on_the_files_grid(tmp_path: Path):
     cases.cheng(tmp_path, train=6, val=3, test=2)
     table = prepare("brain_tumour_cheng", tmp_path, tmp_path / "table.parquet")
-    arguments = dict(data=str(table), out=str(tmp_path / "unet"), side=64, batch=4, workers=0)
-    arguments["cache"] = str(tmp_path / "cache")
-    unet.main(unet.UnetArguments(minutes=0.02, **arguments))
+    arguments = unet.UnetArguments(
+        data=str(table), out=str(tmp_path / "unet"), minutes=0.02, side=64, batch=4, workers=0,
+        cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    unet.main(arguments)
     record = unet.UNet.load(tmp_path / "unet").record
     assert 0 < record["threshold"] < 1 and record["parameters"] > 0.9e6
-    unet.main(unet.UnetArguments(minutes=0.03, **arguments))
+    unet.main(dataclasses.replace(arguments, minutes=0.03))
     trained = unet.UNet.load(tmp_path / "unet")
     steps = [row["steps"] for row in trained.record["history"]]
     assert len(steps) > len(record["history"]) and steps == sorted(steps)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sentence import said
 
 from medic_ad.errors import MedicADError, ReadError
 from medic_ad.image import Image, Source, check_grid, same_body_part, same_modality
-from sentence import said
 
 SOURCE = Source("scan.dcm", "0" * 64, "DICOM")
 

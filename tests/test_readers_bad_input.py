@@ -16,10 +16,10 @@ from PIL import Image as Pillow
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import MPEG2MPML
+from sentence import said
 
 from medic_ad.errors import ReadError, StudyError
 from medic_ad.readers import read_image
-from sentence import said
 
 KINDS = "a DICOM, NIfTI, PNG, JPEG or TIFF file"
 GREY = np.random.default_rng(0).integers(0, 256, (64, 80), dtype=np.uint8)

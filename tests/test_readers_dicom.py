@@ -12,11 +12,11 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
+from sentence import said
 
 from medic_ad.errors import MedicADError, ReadError, StudyError
 from medic_ad.image import Image
 from medic_ad.readers import read_image
-from sentence import said
 
 ORIENTATION = [0.96, 0.28, 0.0, -0.28, 0.96, 0.0]  # axial, turned in its plane
 NORMAL = np.array([0.0, 0.0, 1.0])
@@ -90,7 +90,7 @@ def test_series_in_any_file_order(tmp_path: Path, order: str) -> None:
         np.testing.assert_allclose(found[number], truth[number], atol=1e-4)
     np.testing.assert_array_equal(image.pixels, [ds.pixel_array for ds in made])
     assert image.source.sop_instance_uids == tuple(ds.SOPInstanceUID for ds in made)
-    np.testing.assert_allclose(image.spacing_mm, (STEP, 0.3125, 0.3125), rtol=1e-4)
+    assert image.spacing_mm == pytest.approx((STEP, 0.3125, 0.3125))
 
 
 def test_series_agrees_with_highdicom(tmp_path: Path) -> None:
@@ -206,9 +206,8 @@ def test_folder_without_dicom_and_with_other_files(tmp_path: Path) -> None:
 
 
 def test_single_slice_has_hounsfield_units_place_and_identity() -> None:
-    path = get_testdata_file("CT_small.dcm")
-    ds = pydicom.dcmread(path)
-    image = read_image(str(path))
+    ds = dataset("CT_small.dcm")
+    image = read_image(str(get_testdata_file("CT_small.dcm")))
     np.testing.assert_array_equal(image.pixels, ds.pixel_array + float(ds.RescaleIntercept))
     assert image.affine is not None and image.modality == "CT"
     np.testing.assert_allclose(image.affine[:3, 3], ds.ImagePositionPatient)

@@ -12,11 +12,11 @@ import pydicom
 import pytest
 from PIL import Image as Pillow
 from pydicom.data import get_testdata_file
+from sentence import said
 
 from medic_ad.errors import StudyError
 from medic_ad.readers import read_image
 from medic_ad.study import Study, read_study
-from sentence import said
 
 
 def scan(folder: Path, date: str | None, **change: Any) -> Path:
@@ -148,11 +148,12 @@ def test_study_is_valid_from_birth(tmp_path: Path) -> None:
     old, new = (Study(image, date=datetime.date(year, 1, 1)) for year in (2020, 2021))
     now = datetime.date(2022, 1, 1)
     assert Study(image, date=now, priors=(old, new)).priors == (old, new)
-    for wrong in (
+    wrongs: list[dict[str, Any]] = [
         {"priors": (new, old), "date": now},
         {"priors": (Study(image, date=now, priors=(old,)),)},
         {"identity_verified": True},
-    ):
+    ]
+    for wrong in wrongs:
         with pytest.raises(StudyError) as caught:
-            Study(image, **wrong)  # type: ignore[arg-type]
+            Study(image, **wrong)
         said(caught)

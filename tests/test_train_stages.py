@@ -21,7 +21,7 @@ RECORDS = ("base-vision", "base-language", "detect", "compare", "explain")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tiny.Trained:
-    return tiny.trained(tmp_path_factory)
+    return tiny.trained(tmp_path_factory.getbasetemp() / "trained")
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,9 @@ def test_only_its_own_stage_changes(
     }
     own = {k for k in first if k.startswith(learned)}
     if after == "compare":
-        own.discard("comparer.no_prior")  # learned in stage 1, frozen here
-    assert changed <= own
-    # all of it learns; the key of a norm without use would be a dead branch
-    assert len(changed) >= 0.97 * len(own) > 20 or after == "detect" and len(changed) > 60
+        # learned in stage 1 and frozen here; and a bias that the difference of two dates cancels
+        own -= {"comparer.no_prior", "comparer.pooled_query.bias"}
+    assert changed == own and len(own) > 50
     assert "calibration.threshold" in first and first["calibration.change_temperature"].isnan()
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image as Picture
 from safetensors.torch import save_file
@@ -345,9 +344,8 @@ def arguments(data: Path, cache: Path, **own: Any) -> dict[str, Any]:
 
 
 @cache
-def trained(factory: pytest.TempPathFactory) -> Trained:
-    """Made once a session, in about half a minute of one core."""
-    root = factory.mktemp("trained")
+def trained(root: Path) -> Trained:
+    """Made once a session below pytest's own folder, in about half a minute of one core."""
     data = table(root / "data")
     out = Trained(data, root / "cache", *(root / n for n in ("base", "detect", "compare", "explain")))
 

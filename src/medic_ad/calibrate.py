@@ -43,8 +43,12 @@ class CalibrateArguments:
     data: str = field(metadata={"help": "Parquet file of samples, from `medic-ad data prepare`"})
     model: str = field(metadata={"help": "folder of the trained weights"})
     out: str = field(metadata={"help": "folder that the calibrated weights are written to"})
-    scope: str = field(default="brain MR", metadata={"help": "scope entries are named SCOPE SEQUENCE"})
-    pairs: int = field(default=240, metadata={"help": "validation pairs for the change temperature"})
+    scope: str = field(
+        default="brain MR", metadata={"help": "scope entries are named SCOPE SEQUENCE"}
+    )
+    pairs: int = field(
+        default=240, metadata={"help": "validation pairs for the change temperature"}
+    )
     seed: int = field(default=0, metadata={"help": "of drawn pairs and augmented slices"})
     cache: str = field(default="build/cache", metadata={"help": "folder of rendered slices"})
     exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
@@ -57,7 +61,9 @@ def platt(features: np.ndarray, labels: np.ndarray) -> tuple[float, float, float
         features: `(n, 2)` stage 1's logit and the heatmap's evidence.
         labels: `(n,)` 1 abnormal, 0 normal.
     """
-    weight = np.where(labels == 1, PREVALENCE / labels.mean(), (1 - PREVALENCE) / (1 - labels.mean()))
+    weight = np.where(
+        labels == 1, PREVALENCE / labels.mean(), (1 - PREVALENCE) / (1 - labels.mean())
+    )
     fit = LogisticRegression(C=1e3).fit(features, labels, sample_weight=weight)
     return float(fit.coef_[0, 0]), float(fit.coef_[0, 1]), float(fit.intercept_[0])
 
@@ -75,6 +81,7 @@ def conformal_band(scores: np.ndarray, labels: np.ndarray, threshold: float) -> 
     At most `ERROR_RATE` of abnormal images (exchangeable with these) score below the band, and at
     most as many normal ones above it.
     """
+
     def quantile(values: np.ndarray) -> float:
         rank = int(np.floor(ERROR_RATE * (len(values) + 1)))
         return float(np.sort(values)[rank - 1]) if rank else float("-inf")
@@ -86,6 +93,7 @@ def conformal_band(scores: np.ndarray, labels: np.ndarray, threshold: float) -> 
 
 def heatmap_threshold(heatmaps: np.ndarray, masks: np.ndarray) -> float:
     """The one threshold of highest mean Dice over lesion slices: `(n, S, S)` each."""
+
     def dice(t: float) -> float:
         found = heatmaps >= t
         overlap = 2 * (found & masks).sum((1, 2))
@@ -94,7 +102,9 @@ def heatmap_threshold(heatmaps: np.ndarray, masks: np.ndarray) -> float:
     return float(max(HEATMAP_GRID, key=dice))
 
 
-def validation(slices: Slices, host: Slices, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def validation(
+    slices: Slices, host: Slices, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images `(n, S, S)`, masks and labels: lesions, shams and inpainted twins.
 
     Where an entry has no lesion of its own, lesions of `slices` are transplanted into `host`.
@@ -103,11 +113,15 @@ def validation(slices: Slices, host: Slices, seed: int) -> tuple[np.ndarray, np.
     if len(host.lesions):
         i, free = host.lesions, np.setdiff1d(host.usable, host.lesions)
         images = np.concatenate([r.image[i], r.sham[i], r.clean[i], r.image[free]])
-        masks = np.concatenate([r.mask[i], r.mask[i], *(np.zeros_like(r.mask[k]) for k in (i, free))])
+        masks = np.concatenate(
+            [r.mask[i], r.mask[i], *(np.zeros_like(r.mask[k]) for k in (i, free))]
+        )
     else:
         rng = np.random.default_rng(seed)
         pasted = [slices.transplanted(r.image[k], rng) for k in host.usable]
-        images = np.concatenate([np.stack([(p[0] * 255).astype(np.uint8) for p in pasted]), r.image[host.usable]])
+        images = np.concatenate(
+            [np.stack([(p[0] * 255).astype(np.uint8) for p in pasted]), r.image[host.usable]]
+        )
         masks = np.concatenate([np.stack([p[1] for p in pasted]), r.mask[host.usable]])
     return images.astype(np.float32) / 255, masks, masks.any((1, 2)).astype(int)
 
@@ -137,7 +151,7 @@ def gate_features(model: Model, slices: Slices, seed: int) -> np.ndarray:
 
 
 def gate(features: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean, precision and limit of the Mahalanobis gate; the limit is a quantile of held-out slices."""
+    """Mean, precision and limit of the Mahalanobis gate; the limit is a held-out quantile."""
     fit = LedoitWolf().fit(features)
     distance = np.sqrt(fit.mahalanobis(held_out))
     return fit.location_, fit.precision_, float(np.quantile(distance, GATE_QUANTILE))
@@ -145,6 +159,7 @@ def gate(features: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def change_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature of least negative log likelihood; no class bias, so exchange stays exact."""
+
     def nll(log_t: float) -> float:
         z = logits / np.exp(log_t)
         z = z - z.max(1, keepdims=True)
@@ -162,7 +177,9 @@ def main(arguments: CalibrateArguments) -> Path:
     val = split(arguments.data, "val", arguments.exclude)
     entries = sorted({s.sequence for s in train if s.sequence})
     if not entries:
-        raise DataError("expected samples that name their sequence, found none; fill the column sequence")
+        raise DataError(
+            "expected samples that name their sequence, found none; fill the column sequence"
+        )
     network.config.scope = [f"{arguments.scope} {name}" for name in entries]
     network.calibration = Calibration(len(entries), network.config.vision_config.hidden_size)
     model = Model(arguments.model, network, processor, "")
@@ -187,7 +204,12 @@ def main(arguments: CalibrateArguments) -> Path:
 
 
 def _entry(
-    model: Model, name: str, train: list[Sample], val: list[Sample], lesions: Slices, arguments: CalibrateArguments
+    model: Model,
+    name: str,
+    train: list[Sample],
+    val: list[Sample],
+    lesions: Slices,
+    arguments: CalibrateArguments,
 ) -> dict:
     """Everything of one scope entry."""
     side, cache = model.config.image_size, Path(arguments.cache)
@@ -204,19 +226,34 @@ def _entry(
     known = gate_features(model, Slices(render(own, side, cache)), arguments.seed)
     mean, precision, limit = gate(known, gate_features(model, host, arguments.seed + 1))
     return {
-        "slope": slope, "heatmap_slope": heatmap_slope, "offset": offset, "threshold": threshold, "band_low": low, "band_high": high,
+        "slope": slope,
+        "heatmap_slope": heatmap_slope,
+        "offset": offset,
+        "threshold": threshold,
+        "band_low": low,
+        "band_high": high,
         "heatmap_threshold": heatmap_threshold(heatmaps[labels == 1], masks[labels == 1]),
-        "prevalence": PREVALENCE, "gate_limit": limit, "gate_mean": mean, "gate_precision": precision,
-        "n": len(labels), "abnormal": int(labels.sum()), "fitted_on": "val" if held_out else "train",
+        "prevalence": PREVALENCE,
+        "gate_limit": limit,
+        "gate_mean": mean,
+        "gate_precision": precision,
+        "n": len(labels),
+        "abnormal": int(labels.sum()),
+        "fitted_on": "val" if held_out else "train",
     }
 
 
 def _fit_change(model: Model, slices: Slices, arguments: CalibrateArguments) -> float:
-    rng, generator = np.random.default_rng(arguments.seed), torch.Generator().manual_seed(arguments.seed)
+    rng, generator = (
+        np.random.default_rng(arguments.seed),
+        torch.Generator().manual_seed(arguments.seed),
+    )
     batch = pair_batch([slices.pair(rng) for _ in range(arguments.pairs)], generator)
     logits = []
     for first, second in track(
-        zip(batch["image"], batch["followup"], strict=True), "calibrating change", total=arguments.pairs
+        zip(batch["image"], batch["followup"], strict=True),
+        "calibrating change",
+        total=arguments.pairs,
     ):
         logits.append(compare(model, look(model, first[None]), look(model, second[None])).logits)
     labels = np.array([CHANGE_LABELS.index(c) for c in batch["change"]])

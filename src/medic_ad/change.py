@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -33,7 +35,7 @@ def compare_studies(
         pair needs: its looks (baseline first) and stage 2's output.
     """
     prior = study.priors[-1]
-    dates = {"prior_date": prior.date, "current_date": study.date}
+    dates: dict[str, Any] = {"prior_date": prior.date, "current_date": study.date}
     alignment = align(study.image, prior.image)
     record = {**alignment.quality, "transform": np.asarray(alignment.transform).tolist()}
     if not alignment.ok:
@@ -74,17 +76,23 @@ def compare_slices(
         volumes.append((slices, window))
     field = np.isfinite(volumes[0][0]) & np.isfinite(volumes[1][0])
     signed = np.full(field.shape, np.nan, np.float32)
-    outputs, key, strongest = [], None, -1.0
-    for i in np.flatnonzero(field.mean((1, 2)) > MINIMUM_FIELD):
+    outputs: list[CompareOutput] = []
+    key: Any = None
+    share = field.mean((1, 2))
+    for i in np.flatnonzero(share >= min(MINIMUM_FIELD, share.max())):
         fitted = [fit_square(np.where(field[i], s[i], np.nan), w, side) for s, w in volumes]
         baseline, followup = (look(model, canvas[None]) for canvas, _ in fitted)
         out = compare(model, baseline, followup)
         signed[i] = np.where(field[i], restore(out.map, fitted[0][1]), np.nan)
         outputs.append(out)
-        evidence = float(out.logits[0].abs() - out.logits[1])
-        if key is None or evidence > strongest:
-            key, strongest = (baseline, followup, out), evidence
+        if key is None or evidence(out) > evidence(key[2]):
+            key = (baseline, followup, out)
     return outputs, signed if alignment.current_half.ndim == 3 else signed[0], key
+
+
+def evidence(out: CompareOutput) -> float:
+    """How far one slice leans to a change either way, whatever the order of the dates."""
+    return float(out.logits[0].abs() - out.logits[1])
 
 
 def change_scores(outputs: list[CompareOutput], temperature: float) -> dict[str, float]:
@@ -95,10 +103,13 @@ def change_scores(outputs: list[CompareOutput], temperature: float) -> dict[str,
     """
     logits = torch.stack([out.logits for out in outputs]).double()  # (slices, 3)
     count = max(1, round(STRONGEST * len(logits)))
-    chosen = (logits[:, 0].abs() - logits[:, 1]).topk(count).indices.sort().values
+    leaning = torch.tensor([evidence(out) for out in outputs])
+    chosen = leaning.topk(count).indices.sort().values
     worse, stable, _ = (logits[chosen].mean(0) / temperature).tolist()
     # worse = -better holds exactly, so both probabilities come from one expression
     top = max(abs(worse), stable)
     e_worse, e_stable, e_better = (float(np.exp(x - top)) for x in (worse, stable, -worse))
     total = (e_worse + e_better) + e_stable
-    return dict(zip(CHANGE_LABELS, (e_worse / total, e_stable / total, e_better / total), strict=True))
+    return dict(
+        zip(CHANGE_LABELS, (e_worse / total, e_stable / total, e_better / total), strict=True)
+    )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,12 +33,14 @@ class Root(TyperGroup):
         try:
             return super().invoke(ctx)
         except MedicADError as error:
-            sentence, cause = str(error), error
+            sentence = str(error)
+            cause: Exception = error
         except OSError as error:
             # a path of the user's, such as an output folder that cannot be written to
             if error.filename is None or isinstance(error, BrokenPipeError):
                 raise
-            sentence, cause = f"{error.filename}: {error.strerror}; give another path.", error
+            sentence = f"{error.filename}: {error.strerror}; give another path."
+            cause = error
         typer.echo(f"medic-ad: {' '.join(sentence.split())}", err=True)
         raise typer.Exit(BAD_INPUT) from cause
 
@@ -63,6 +68,25 @@ def quiet() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if "transformers" in sys.modules:  # which read the two only when it was imported
+        from transformers.utils import logging as of_transformers
+
+        of_transformers.set_verbosity_error()
+        of_transformers.disable_progress_bar()
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Close file descriptor 2 to decoders in C, which write to it past Python."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @app.callback(invoke_without_command=True)
@@ -112,7 +136,8 @@ def read(
         raise typer.BadParameter("expected a question, came an empty text", param_hint="'--ask'")
     from medic_ad.study import read_study
 
-    study = read_study(current, prior or None, modality, body_part, date)
+    with hushed():
+        study = read_study(current, prior or None, modality, body_part, date)
     from medic_ad.load import load_model
     from medic_ad.road import read as read_with
 

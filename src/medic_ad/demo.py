@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import jinja2
 import nibabel
 import numpy as np
+from scipy import ndimage
 
 from medic_ad.data.sets import mni152
 from medic_ad.data.synthetic import TEST_BLENDS, nuisance, rescale_lesion, transplant
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SLICE_MM = 36.0  # height of the axial slice in the template's space, above the ventricles
 CENTRE_MM = (40.0, 36.0)  # of the lesion, towards the patient's left and back, in the same space
-RADIUS_MM = 9.0  # of the lesion at the first date
+RADIUS_MM = 12.0  # of the lesion at the first date
 GROWTH = 1.8  # in area, between the dates
 SEED = 7
 HEADROOM = 0.7  # grey of the brightest tissue, so that the lesion can be brighter
@@ -120,7 +121,7 @@ def plant(seed: int = SEED) -> Planted:
 def draw_lesion(
     tissue: np.ndarray, centre: tuple[int, int], radius: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw an irregular blob with a bright rim and a darker core.
+    """Draw an irregular bright blob, a little darker in the middle, as enhancing tumours are.
 
     Args:
         tissue: float32 (H, W) in [0, 1].
@@ -138,8 +139,8 @@ def draw_lesion(
         outline += size * np.cos(wave * angle + phase)
     depth = 1 - distance / outline  # 1 in the middle, 0 at the outline
     mask = depth >= 0
-    rim = np.exp(-(((depth - 0.3) / 0.25) ** 2))
-    grey = 0.55 + 0.42 * rim + rng.normal(0, 0.02, tissue.shape)
+    grain = ndimage.gaussian_filter(rng.normal(size=tissue.shape), 2.0)
+    grey = 0.95 - 0.12 * depth.clip(0) + 0.03 * grain / grain.std()
     return np.where(mask, grey, tissue).clip(0, 1).astype(np.float32), mask
 
 

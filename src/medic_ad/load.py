@@ -1,4 +1,4 @@
-"""Step 4: a name or folder -> a model on a device, with its processor and the hash of its weights."""
+"""Step 4: a name or folder -> a model on a device, its processor and its weights' hash."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def load_checkpoint(path: str | Path) -> tuple[MedicADForConditionalGeneration, 
         if kind == "qwen2_5_vl":
             processor = processor_from_base(path)
             ano, diff = processor.tokenizer.convert_tokens_to_ids([ANO, DIFF])
-            network = MedicADForConditionalGeneration.from_base(path, ano_token_id=ano, diff_token_id=diff)
+            network = MedicADForConditionalGeneration.from_base(
+                path, ano_token_id=ano, diff_token_id=diff
+            )
             return network, processor
         network, info = MedicADForConditionalGeneration.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True
@@ -81,7 +83,9 @@ def processor_from_base(path: str | Path) -> MedicADProcessor:
     from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
 
     tokenizer = AutoTokenizer.from_pretrained(path)
-    tokenizer.add_special_tokens({"additional_special_tokens": [ANO, DIFF]}, replace_extra_special_tokens=False)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [ANO, DIFF]}, replace_extra_special_tokens=False
+    )
     images = Qwen2VLImageProcessorPil.from_pretrained(path)
     return MedicADProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
 
@@ -108,8 +112,8 @@ def pick_device(device: str | None) -> torch.device:
         torch.empty(1, device=picked)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"expected a device that this machine has, got {device!r}; use cpu, or cuda where torch "
-            "sees a GPU"
+            f"expected a device that this machine has, got {device!r}; use cpu, or cuda where "
+            "torch sees a GPU"
         ) from error
     return picked
 
@@ -132,7 +136,8 @@ def load_model(name_or_path: str = "nano", device: str | None = None) -> Model:
         near = difflib.get_close_matches(str(name_or_path), MODELS, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(MODELS)}"
         raise ModelError(
-            f"expected the name of a model or a folder with config.json, got {str(name_or_path)!r}; {hint}"
+            "expected the name of a model or a folder with config.json, got "
+            f"{str(name_or_path)!r}; {hint}"
         )
     network, processor = load_checkpoint(folder)
     network.eval().to(picked)
@@ -144,5 +149,7 @@ def load_model(name_or_path: str = "nano", device: str | None = None) -> Model:
         processor=processor,
         weights_sha256=weights_sha256(folder),
         licence=info.licence if info else "unknown",
-        base=info.base if info else json.loads((folder / "config.json").read_text()).get("_name_or_path", "unknown"),
+        base=info.base
+        if info
+        else json.loads((folder / "config.json").read_text()).get("_name_or_path", "unknown"),
     )

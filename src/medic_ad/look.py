@@ -84,7 +84,9 @@ def joined(*looks: Look) -> Vision:
 
 
 @torch.inference_mode()
-def say(model: Model, question: str, looks: Sequence[Look], change: CompareOutput | None = None) -> str:
+def say(
+    model: Model, question: str, looks: Sequence[Look], change: CompareOutput | None = None
+) -> str:
     """The language model's answer about one scan, or about a pair (baseline first).
 
     Args:
@@ -95,7 +97,10 @@ def say(model: Model, question: str, looks: Sequence[Look], change: CompareOutpu
     vision = joined(*looks)
     prompt = processor.prompt(question, images=len(looks))
     text = processor.text([prompt], config, vision.merged[0][0].numel()).to(model.device)
-    grids = [[1, *(side * config.vision_config.spatial_merge_size for side in m.shape[1:])] for m in vision.merged]
+    grids = [
+        [1, *(side * config.vision_config.spatial_merge_size for side in m.shape[1:])]
+        for m in vision.merged
+    ]
     out = network.generate(
         **text,
         image_grid_thw=torch.tensor(grids, device=model.device),

@@ -20,7 +20,7 @@ WINDOW_PERCENTILES = (0.5, 99.5)
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where an image of `shape` (H, W) lies on the square canvas: `top`, `left`, `height`, `width`."""
+    """Where an image of `shape` (H, W) lies on the square canvas."""
 
     shape: tuple[int, int]
     top: int
@@ -39,7 +39,9 @@ def grey_window(pixels: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def fit_square(pixels: np.ndarray, window: tuple[float, float], side: int) -> tuple[torch.Tensor, Geometry]:
+def fit_square(
+    pixels: np.ndarray, window: tuple[float, float], side: int
+) -> tuple[torch.Tensor, Geometry]:
     """Window a slice to [0, 1] and fit it into a square, aspect kept, dark borders.
 
     Args:
@@ -90,7 +92,8 @@ def patchify(
     p, m, c = vision.patch_size, vision.spatial_merge_size, vision.in_channels
     b, h, w = canvases.shape[0], canvases.shape[1] // p, canvases.shape[2] // p
     centre, spread = (
-        canvases.new_tensor(v if len(v) == c else [sum(v) / len(v)] * c)[:, None, None] for v in (mean, std)
+        canvases.new_tensor(v if len(v) == c else [sum(v) / len(v)] * c)[:, None, None]
+        for v in (mean, std)
     )
     x = ((canvases[:, None] - centre) / spread).reshape(b, c, h // m, m, p, w // m, m, p)
     x = x.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(b * h * w, c, 1, p * p)
@@ -99,7 +102,7 @@ def patchify(
 
 
 class MedicADProcessor(ProcessorMixin):
-    """Chat text, stage tokens and square images -> the tensors of `MedicADForConditionalGeneration`.
+    """Chat text, stage tokens and square images -> tensors of `MedicADForConditionalGeneration`.
 
     Args:
         image_processor: the backbone's; its mean, standard deviation and patch sizes are used.
@@ -116,7 +119,9 @@ class MedicADProcessor(ProcessorMixin):
         patches, grids = patchify(canvases, config, own.image_mean, own.image_std)
         return {"pixel_values": patches, "image_grid_thw": grids}
 
-    def prompt(self, question: str, images: int = 1, stages: bool = True, answer: str | None = None) -> str:
+    def prompt(
+        self, question: str, images: int = 1, stages: bool = True, answer: str | None = None
+    ) -> str:
         """The backbone's chat text of one question about one scan or a pair (baseline first).
 
         With `stages`, `<|ano|>` follows every image and `<|diff|>` the last one; a single scan's
@@ -128,13 +133,16 @@ class MedicADProcessor(ProcessorMixin):
         for token in self.tokenizer.all_special_tokens:
             if token in question:
                 raise ModelError(
-                    f"expected a question in words, but it holds the model's own token {token}; leave it out"
+                    f"expected a question in words, but it holds the model's own token {token}; "
+                    "leave it out"
                 )
         content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
         messages: list[dict] = [{"role": "user", "content": content}]
         if answer is not None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-        text = self.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer is None)
+        text = self.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=answer is None
+        )
         if stages:
             head, *rest = text.split("<|vision_end|>")
             for i, part in enumerate(rest):
@@ -170,8 +178,11 @@ class MedicADProcessor(ProcessorMixin):
             )
         kinds = (out["input_ids"] == config.image_token_id).long()
         return BatchFeature(
-            {"input_ids": out["input_ids"], "attention_mask": out["attention_mask"],
-             "mm_token_type_ids": kinds}
+            {
+                "input_ids": out["input_ids"],
+                "attention_mask": out["attention_mask"],
+                "mm_token_type_ids": kinds,
+            }
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,15 @@ def declared_out_of_scope(image: Image) -> str | None:
     """The reason when what the file or the caller says already lies outside every scope entry."""
     if image.modality is not None and image.modality != MODALITY:
         return f"the modality is {image.modality}, the model's scope is {MODALITY}"
-    if image.body_part is not None and not any(same_body_part(image.body_part, p) for p in BODY_PARTS):
+    if image.body_part is not None and not any(
+        same_body_part(image.body_part, p) for p in BODY_PARTS
+    ):
         return f"the body part is {image.body_part}, the model's scope is {BODY_PARTS[0]}"
     return None
 
 
 def looked_slices(slices: np.ndarray, low: float) -> np.ndarray:
-    """Indexes of the slices `(D, H, W)` with enough foreground to be read; a single slice always is."""
+    """Indexes of the slices `(D, H, W)` with enough foreground; a single slice always has."""
     if len(slices) == 1:
         return np.array([0])
     area = (slices > low + 0.02 * (np.nanmax(slices) - low)).sum((1, 2))
@@ -93,14 +95,32 @@ def scan(image: Image, model: Model) -> Scan:
     entry, distance, limit = calibration.entry(torch.cat(gates).mean(0))
     if distance > limit:
         return Scan(
-            None, distance, limit, float("nan"), nothing, None,
+            None,
+            distance,
+            limit,
+            float("nan"),
+            nothing,
+            None,
             f"its distance to the nearest scope entry is {distance:.1f}, the limit {limit:.1f}",
         )
     logit = calibration.logit(entry, torch.cat(logits), torch.cat(evidence))
     key = canvases[int(logit.argmax())][None]
     score = logit.topk(min(STUDY_SLICES, len(logit))).values.mean().sigmoid()
     heatmap = volume if image.is_volume else volume[0]
-    return Scan(entry, distance, limit, float(score), heatmap, part if len(indexes) == 1 else look(model, key))
+    return Scan(
+        entry,
+        distance,
+        limit,
+        float(score),
+        heatmap,
+        part if len(indexes) == 1 else look(model, key),
+    )
+
+
+def calibrated(model: Model, entry: int | None) -> Callable[[str], float | None]:
+    """Look-up of the fitted numbers of a scope entry by name; `None` out of scope."""
+    calibration = model.network.calibration
+    return lambda name: None if entry is None else float(getattr(calibration, name)[entry])
 
 
 def read(study: Study, model: Model, question: str | None = None) -> Report:
@@ -115,13 +135,11 @@ def read(study: Study, model: Model, question: str | None = None) -> Report:
         ModelError: the model was never calibrated.
     """
     result = scan(study.image, model)
-    network, calibration = model.network, model.network.calibration
-    fitted = (lambda name: None) if result.entry is None else (
-        lambda name: float(getattr(calibration, name)[result.entry])
-    )
+    fitted = calibrated(model, result.entry)
     threshold = fitted("heatmap_threshold")
-    band = None if result.entry is None else [fitted("band_low"), fitted("band_high")]
-    decision = decide(result.score, tuple(band) if band else (0.0, 0.0))
+    low, high = fitted("band_low"), fitted("band_high")
+    band = None if low is None or high is None else [low, high]
+    decision = decide(result.score, (low or 0.0, high or 0.0))
     findings = () if threshold is None else find(result.heatmap, threshold, study.image)
     change: Change | None = None
     text, answer, extra = "", None, []
@@ -129,8 +147,12 @@ def read(study: Study, model: Model, question: str | None = None) -> Report:
         extra.append(f"Out of scope: {result.reason}.")
         if study.priors:
             change = Change(
-                "not_comparable", None, None, reason="The current study is out of scope.",
-                prior_date=study.priors[-1].date, current_date=study.date,
+                "not_comparable",
+                None,
+                None,
+                reason="The current study is out of scope.",
+                prior_date=study.priors[-1].date,
+                current_date=study.date,
             )
     else:
         text = describe(model, result.key)
@@ -158,7 +180,9 @@ def read(study: Study, model: Model, question: str | None = None) -> Report:
     )
 
 
-def provenance(study: Study, model: Model, result: Scan, fitted: Any, band: Sequence[float] | None) -> dict:
+def provenance(
+    study: Study, model: Model, result: Scan, fitted: Any, band: Sequence[float] | None
+) -> dict:
     """Everything that the numbers of a report depend on."""
     entry = None if result.entry is None else model.config.scope[result.entry]
     inputs = [("current", study), *(("prior", p) for p in study.priors)]

@@ -28,7 +28,7 @@ SEQUENCES = {
 
 
 def cell_words(row: int, column: int) -> str:
-    """Words of a cell of the 3 x 3 grid over the image: (0, 0) -> "upper left", (1, 1) -> "centre"."""
+    """Words of a cell of the 3 x 3 grid: (0, 0) -> "upper left", (1, 1) -> "centre"."""
     if (row, column) == (1, 1):
         return "centre"
     return f"{ROWS[row]} {COLUMNS[column]}"
@@ -48,7 +48,9 @@ def anomaly_sentence(cell: tuple[int, int] | None) -> str:
     return f"There is an anomaly in the {cell_words(*cell)} of the image."
 
 
-def detect_dialogue(cell: tuple[int, int] | None, sequence: str, rng: np.random.Generator) -> tuple[str, str]:
+def detect_dialogue(
+    cell: tuple[int, int] | None, sequence: str, rng: np.random.Generator
+) -> tuple[str, str]:
     """A question about one scan and its answer; half of them the default question."""
     words = None if cell is None else cell_words(*cell)
     dialogues = [
@@ -81,7 +83,7 @@ def compare_dialogue(change: str, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def hint(cell: tuple[int, int] | None) -> str:
-    """The facts of one scan in words; `base` learns to answer from them, `<Ano>` takes their place."""
+    """The facts of one scan in words; `base` answers from them, `<Ano>` takes their place."""
     return " no anomaly" if cell is None else f" anomaly {cell_words(*cell)}"
 
 

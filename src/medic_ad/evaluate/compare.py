@@ -13,7 +13,7 @@ from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling
 from medic_ad.evaluate.material import CHENG, CLUSTER
 from medic_ad.evaluate.metrics import PixelCounts, macro_f1
-from medic_ad.evaluate.pairs import Pairs, test_pairs
+from medic_ad.evaluate.pairs import Pairs, held_out_pairs
 from medic_ad.evaluate.predict import as_image
 from medic_ad.evaluate.store import Context, Part, digest
 from medic_ad.finding import change_label
@@ -87,7 +87,7 @@ def map_figures(pairs: Pairs, maps: np.ndarray, sampling: Resampling) -> list[Fi
 
 def measure(context: Context) -> Part:
     """Accuracy, macro F1, per growth bin, and exchange of the files."""
-    pairs = test_pairs(context)
+    pairs = held_out_pairs(context)
     key = digest(context.seed, len(pairs), int(pairs.second.sum(dtype=np.int64)))
     seen = context.store.predictions(
         context.weights, "pairs", key, lambda: compare_all(context.model, pairs)

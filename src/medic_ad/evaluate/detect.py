@@ -143,8 +143,9 @@ def measure(context: Context) -> Part:
     notes = [
         f"Abnormal: {n} test slices as published and the same {n} with a sham repair elsewhere; "
         f"normal: the same {n} with the tumour inpainted ({METHOD}, a method that training never "
-        "used). Source, patient and slice are therefore the same in both classes. An image-free "
-        "score has AUROC 0.5; baselines are turned in their favour.",
+        "used). Source, patient and slice are therefore the same in both classes. What the mask "
+        "leaves out, such as oedema, stays in the inpainted slice. An image-free score has AUROC "
+        "0.5; baselines are turned in their favour.",
         f"{inside:.1%} of these images pass the out-of-scope gate; scores are taken without it.",
         note,
     ]

@@ -140,7 +140,7 @@ def draw(twins: Twins, n: int, seed: int) -> dict[str, np.ndarray]:
     return {k: np.array(v) for k, v in zip(names, zip(*rows, strict=True), strict=True)}
 
 
-def test_pairs(context: Context) -> Pairs:
+def held_out_pairs(context: Context) -> Pairs:
     """The pairs of the card."""
     twins = cheng_twins(context)
     key = digest(MADE_WITH, context.seed, context.pairs, int(twins.clean.sum(dtype=np.int64)))

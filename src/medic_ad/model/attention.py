@@ -26,7 +26,7 @@ class GroupedVisionAttention(Qwen2_5_VLVisionAttention):
         self,
         hidden_states: torch.Tensor,
         cu_seqlens: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
         max_seqlen: int | None = None,
         **kwargs,
     ) -> torch.Tensor:

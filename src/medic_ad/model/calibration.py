@@ -7,8 +7,17 @@ from torch import nn
 
 from medic_ad.errors import ModelError
 
-FITTED = ("slope", "heatmap_slope", "offset", "threshold", "band_low", "band_high", "heatmap_threshold",
-          "prevalence", "gate_limit")
+FITTED = (
+    "slope",
+    "heatmap_slope",
+    "offset",
+    "threshold",
+    "band_low",
+    "band_high",
+    "heatmap_threshold",
+    "prevalence",
+    "gate_limit",
+)
 
 
 EVIDENCE_SHARE = 0.001  # of the canvas; the smallest lesion the heatmap's evidence is made for
@@ -51,7 +60,9 @@ class Calibration(nn.Module):
             logits: `(B,)` image logits of stage 1.
             evidence: `(B,)` of `heatmap_evidence`.
         """
-        return self.slope[entry] * logits + self.heatmap_slope[entry] * evidence + self.offset[entry]
+        return (
+            self.slope[entry] * logits + self.heatmap_slope[entry] * evidence + self.offset[entry]
+        )
 
     def entry(self, features: torch.Tensor) -> tuple[int, float, float]:
         """The nearest scope entry of one image.

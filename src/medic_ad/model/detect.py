@@ -54,8 +54,12 @@ class AnomalyProcessor(nn.Module):
         width, dim = vision.hidden_size, config.qformer_hidden_size
         self.norms = nn.ModuleList(nn.RMSNorm(width, eps=1e-6) for _ in range(taps))
         self.system_tokens = nn.Parameter(torch.randn(2, width) * width**-0.5)
-        self.query = nn.ModuleList(nn.Linear(width, config.system_dim, bias=False) for _ in range(taps))
-        self.key = nn.ModuleList(nn.Linear(width, config.system_dim, bias=False) for _ in range(taps))
+        self.query = nn.ModuleList(
+            nn.Linear(width, config.system_dim, bias=False) for _ in range(taps)
+        )
+        self.key = nn.ModuleList(
+            nn.Linear(width, config.system_dim, bias=False) for _ in range(taps)
+        )
         # lesions are rare: start from a prior of 12 % abnormal so that nothing saturates
         self.bias = nn.Parameter(torch.tensor([[-2.0, 2.0]]).repeat(taps, 1))
         self.gain = nn.Parameter(torch.tensor(0.5))

@@ -40,13 +40,13 @@ class Vision(ModelOutput):
         encoder: the tower's output as the language model takes it.
     """
 
-    taps: list[torch.Tensor] = None
-    merged: list[torch.Tensor] = None
-    images: list[torch.Tensor] = None
+    taps: list[torch.Tensor] = None  # type: ignore[assignment]
+    merged: list[torch.Tensor] = None  # type: ignore[assignment]
+    images: list[torch.Tensor] = None  # type: ignore[assignment]
     encoder: BaseModelOutputWithPooling = None
 
     def gate_features(self) -> torch.Tensor:
-        """`(images, Dv)` features of the out-of-scope gate: mean of the last tap, scaled to unit RMS."""
+        """`(images, Dv)` features of the gate: mean of the last tap, scaled to unit RMS."""
         mean = torch.stack([tap[-1].flatten(1).mean(1) for tap in self.taps])
         return mean / mean.pow(2).mean(1, keepdim=True).sqrt().clamp_min(1e-6)
 
@@ -100,11 +100,18 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self.detector = AnomalyProcessor(self.config)
         self.comparer = DiffProcessor(self.config)
         self.explainer = HeatmapDecoder(self.config)
-        self.calibration = Calibration(len(self.config.scope), self.config.vision_config.hidden_size)
+        self.calibration = Calibration(
+            len(self.config.scope), self.config.vision_config.hidden_size
+        )
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Backbone modules as transformers does; the heads keep their own initialisation."""
-        if not any(module is m for head in HEADS if hasattr(self, head) for m in getattr(self, head).modules()):
+        if not any(
+            module is m
+            for head in HEADS
+            if hasattr(self, head)
+            for m in getattr(self, head).modules()
+        ):
             super()._init_weights(module)
 
     @classmethod
@@ -132,17 +139,24 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         rows, last = config.text_config.vocab_size, max(config.ano_token_id, config.diff_token_id)
         if last >= rows:
             raise ModelError(
-                f"expected spare rows for <|ano|> and <|diff|> in the {rows} rows of {name_or_path}'s "
-                f"vocabulary, but their ids reach {last}; give ano_token_id and diff_token_id of unused rows"
+                f"expected spare rows for <|ano|> and <|diff|> in the {rows} rows of "
+                f"{name_or_path}'s vocabulary, but their ids reach {last}; give ano_token_id and "
+                "diff_token_id of unused rows"
             )
         model, info = cls.from_pretrained(
-            name_or_path, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            name_or_path,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **kwargs,
         )
         refuse_unfit_keys(info, name_or_path, allow_missing=HEADS)
         # what a checkpoint lacks, from_pretrained leaves as it found it in memory
         model.add_heads()
         for head in HEADS:
-            getattr(model, head).to(model.model.visual.device, None if head == "calibration" else model.dtype)
+            getattr(model, head).to(
+                model.model.visual.device, None if head == "calibration" else model.dtype
+            )
         return model
 
     # ------------------------------------------------------------------ the stages
@@ -185,7 +199,12 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         """Stage 2 for pairs `(baseline, follow-up)` of image indexes on one grid each."""
 
         def date(i: int) -> tuple[torch.Tensor, ...]:
-            return (detected[i].modulated, detected[i].map_logits, vision.merged[i], vision.images[i])
+            return (
+                detected[i].modulated,
+                detected[i].map_logits,
+                vision.merged[i],
+                vision.images[i],
+            )
 
         columns = [[*date(b), *date(f)] for b, f in pairs]
         return by_grid(
@@ -216,8 +235,8 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
 
         Args:
             input_ids: `(B, T)`; `<|image_pad|>`, `<|ano|>` and `<|diff|>` already expanded.
-            attention_mask, position_ids, logits_to_keep: the stock class's, named because `generate`
-                looks for them in this signature.
+            attention_mask, position_ids, logits_to_keep: the stock class's, named because
+                `generate` looks for them in this signature.
             pixel_values, image_grid_thw: the packed images, or neither with `mm_encoder_outputs`.
             diff_pairs: `(pairs, 2)` image indexes (baseline, follow-up) in the order in which
                 their `<|diff|>` runs stand; -1 as baseline: no prior.
@@ -226,7 +245,9 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             diff_embeds: `(pairs, P * P, D)`; computed when absent.
         """
         staged = self._staged(input_ids)
-        seen = pixel_values is not None or bool(mm_encoder_outputs and "image" in mm_encoder_outputs)
+        seen = pixel_values is not None or bool(
+            mm_encoder_outputs and "image" in mm_encoder_outputs
+        )
         if seen and mm_token_type_ids is None:
             raise ModelError(
                 "expected mm_token_type_ids with images, got none; without it the positions of the "
@@ -234,11 +255,13 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             )
         if seen and input_ids is not None and image_grid_thw is not None:
             count = int((input_ids == self.config.image_token_id).sum())
-            given = int(image_grid_thw.prod(1).sum()) // self.config.vision_config.spatial_merge_size**2
+            given = (
+                int(image_grid_thw.prod(1).sum()) // self.config.vision_config.spatial_merge_size**2
+            )
             if count != given:
                 raise ModelError(
-                    f"expected {given} places for image tokens, found {count} in the prompt; pass the "
-                    "prompt and images as the processor returns them, untruncated"
+                    f"expected {given} places for image tokens, found {count} in the prompt; pass "
+                    "the prompt and images as the processor returns them, untruncated"
                 )
         if staged:
             if pixel_values is not None:
@@ -247,8 +270,12 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 )
                 pixel_values = None
             inputs_embeds = self.get_input_embeddings()(input_ids)
-            inputs_embeds = self._place(inputs_embeds, input_ids, self.config.ano_token_id, ano_embeds)
-            inputs_embeds = self._place(inputs_embeds, input_ids, self.config.diff_token_id, diff_embeds)
+            inputs_embeds = self._place(
+                inputs_embeds, input_ids, self.config.ano_token_id, ano_embeds
+            )
+            inputs_embeds = self._place(
+                inputs_embeds, input_ids, self.config.diff_token_id, diff_embeds
+            )
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -263,7 +290,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         )
 
     def diff_embeds(self, vision, detected, diff_pairs) -> torch.Tensor | None:
-        """`<Diff>` embeddings `(pairs, P * P, D)`; the learned no-prior state where baseline is -1."""
+        """`<Diff>` embeddings `(pairs, P * P, D)`; no-prior state where the baseline is -1."""
         if diff_pairs is None:
             return None
         pairs = [tuple(pair) for pair in diff_pairs.tolist()]
@@ -279,8 +306,8 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         count, given = int(where.sum()), 0 if embeds is None else embeds.shape[0] * embeds.shape[1]
         if count != given:
             raise ModelError(
-                f"expected {given} places for stage embeddings of token {token_id}, found {count} in "
-                "the prompt; pass the prompt and images as the processor returns them, untruncated"
+                f"expected {given} places for stage embeddings of token {token_id}, found {count} "
+                "in the prompt; pass the prompt and images as the processor returns them, untruncated"
             )
         if not count:
             return inputs_embeds
@@ -291,7 +318,9 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         stages = (self.config.ano_token_id, self.config.diff_token_id)
         return input_ids is not None and any(bool((input_ids == i).any()) for i in stages)
 
-    def _see(self, pixel_values, image_grid_thw, diff_pairs) -> tuple[dict, torch.Tensor, torch.Tensor | None]:
+    def _see(
+        self, pixel_values, image_grid_thw, diff_pairs
+    ) -> tuple[dict, torch.Tensor, torch.Tensor | None]:
         """One vision pass: what the language model takes of the images, `<Ano>` and `<Diff>`."""
         vision = self.encode(pixel_values, image_grid_thw)
         detected = self.detect(vision)
@@ -307,8 +336,12 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         """
         if self._staged(kwargs.get("input_ids", inputs)):
             if kwargs.get("pixel_values") is not None:
-                kwargs["mm_encoder_outputs"], kwargs["ano_embeds"], kwargs["diff_embeds"] = self._see(
-                    kwargs.pop("pixel_values"), kwargs["image_grid_thw"], kwargs.pop("diff_pairs", None)
+                kwargs["mm_encoder_outputs"], kwargs["ano_embeds"], kwargs["diff_embeds"] = (
+                    self._see(
+                        kwargs.pop("pixel_values"),
+                        kwargs["image_grid_thw"],
+                        kwargs.pop("diff_pairs", None),
+                    )
                 )
             stages = [self.config.ano_token_id, self.config.diff_token_id]
             kwargs["suppress_tokens"] = [*(kwargs.get("suppress_tokens") or ()), *stages]

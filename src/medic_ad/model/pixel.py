@@ -14,7 +14,7 @@ def arrange(module: nn.Module, memory_format: torch.memory_format) -> None:
     """Lay out the weights of all 2-D convolutions; channels last is three times faster on a CPU."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            part.to(memory_format=memory_format)  # type: ignore[call-overload]
+            part.to(memory_format=memory_format)
 
 
 def unpatchify(patches: torch.Tensor, grid: tuple[int, int], vision_config) -> torch.Tensor:

@@ -33,7 +33,11 @@ def nano_config(**overrides) -> MedicADConfig:
             num_attention_heads=6,
             num_key_value_heads=2,
             max_position_embeddings=2048,
-            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [4, 6, 6],
+            },
             tie_word_embeddings=True,
             bos_token_id=0,
             eos_token_id=2,

@@ -59,9 +59,7 @@ class QFormer(nn.Module):
         self.project_in = nn.Sequential(nn.LayerNorm(token_dim), nn.Linear(token_dim, dim))
         self.layers = nn.ModuleList(QFormerLayer(dim, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
-        self.project_out = nn.Sequential(
-            nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, token_dim)
-        )
+        self.project_out = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, token_dim))
 
     def memory(self, merged: torch.Tensor) -> torch.Tensor:
         """Keys and values from merged tokens `(B, D, h/2, w/2)` -> `(B, n, dim)`."""

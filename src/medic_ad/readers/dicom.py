@@ -84,7 +84,13 @@ def _guarded(path: Path, read: Callable[[], Image]) -> Image:
 
 
 def _open(path: Path) -> _File:
-    return _File(path, pydicom.dcmread(path, stop_before_pixels=True, force=True))
+    try:
+        return _File(path, pydicom.dcmread(path, stop_before_pixels=True, force=True))
+    except Exception as error:  # as above; of a folder's files, name the one
+        raise ReadError(
+            f"{path}: expected a complete DICOM file, came one whose header cannot be read "
+            f"({cause(error)}); copy or export it again."
+        ) from error
 
 
 def _starts_as_dicom(path: Path) -> bool:

@@ -28,8 +28,17 @@ from medic_ad.train.losses import answer_labels, soft_dice
 from medic_ad.train.render import render
 from medic_ad.train.run import Draws, Stage, StageArguments, fit, freeze, source_weights, split
 
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
-           "<|image_pad|>", "<|video_pad|>", ANO, DIFF)  # ids 0 to 8, as in `nano_config`
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    ANO,
+    DIFF,
+)  # ids 0 to 8, as in `nano_config`
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
@@ -45,7 +54,9 @@ class BaseArguments(StageArguments):
 
     steps: int = field(default=3000, metadata={"help": "optimiser steps of vision pre-training"})
     language_steps: int = field(default=600, metadata={"help": "steps on image-text templates"})
-    learning_rate: float = field(default=1e-3, metadata={"help": "peak, after warm-up, then cosine"})
+    learning_rate: float = field(
+        default=1e-3, metadata={"help": "peak, after warm-up, then cosine"}
+    )
 
 
 def corpus(rng: np.random.Generator, n: int = 4000) -> list[str]:
@@ -79,14 +90,18 @@ def make_processor(side: int, seed: int = 0) -> MedicADProcessor:
         additional_special_tokens=list(SPECIAL[3:]),
     )
     images = Qwen2VLImageProcessorPil(
-        patch_size=12, temporal_patch_size=1, merge_size=2, image_mean=[0.25] * 3, image_std=[0.25] * 3,
+        patch_size=12,
+        temporal_patch_size=1,
+        merge_size=2,
+        image_mean=[0.25] * 3,
+        image_std=[0.25] * 3,
         size={"shortest_edge": side * side, "longest_edge": side * side},
     )
     return MedicADProcessor(images, fast, chat_template=CHAT_TEMPLATE)
 
 
 class VisionPretraining(Stage):
-    """Dense mask cells from every tap and the sequence from the last one; the head is thrown away."""
+    """Mask cells from every tap, the sequence from the last; the head is thrown away."""
 
     def __init__(self, model: MedicADForConditionalGeneration, processor: MedicADProcessor) -> None:
         super().__init__()
@@ -112,11 +127,18 @@ class VisionPretraining(Stage):
         side = image.shape[-1] // logits.shape[-1]
         target = nn.functional.avg_pool2d(mask[:, None], side).expand_as(logits)
         weights = torch.tensor([0.25, 0.5, 1.0, 1.0])[-logits.shape[1] :, None, None]
-        dense = (binary_cross_entropy_with_logits(logits, target, reduction="none") * weights).mean()
+        dense = (
+            binary_cross_entropy_with_logits(logits, target, reduction="none") * weights
+        ).mean()
         dice = soft_dice(logits[:, -1].sigmoid(), target[:, -1])
         kinds = torch.tensor([list(words.SEQUENCES).index(s) for s in sequence])
         kind = cross_entropy(self.sequence(taps[:, -1].mean((-2, -1))), kinds)
-        return {"loss": 4 * dense + dice + 0.1 * kind, "dense": dense, "dice": dice, "sequence": kind}
+        return {
+            "loss": 4 * dense + dice + 0.1 * kind,
+            "dense": dense,
+            "dice": dice,
+            "sequence": kind,
+        }
 
 
 class LanguagePretraining(Stage):
@@ -134,7 +156,9 @@ class LanguagePretraining(Stage):
         return {"loss": self.model(**text, **images, labels=labels).loss}
 
 
-def template(processor: MedicADProcessor, cell, sequence: str, rng: np.random.Generator) -> tuple[str, int]:
+def template(
+    processor: MedicADProcessor, cell, sequence: str, rng: np.random.Generator
+) -> tuple[str, int]:
     """One training text, and whether it needs a second image.
 
     Facts in words follow the images; a tenth of the texts go without them, so that the model also
@@ -167,7 +191,11 @@ def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
     processor = make_processor(config.image_size, arguments.seed)
     model = MedicADForConditionalGeneration(config)
     slices = Slices(
-        render(split(arguments.data, "train", arguments.exclude), config.image_size, Path(arguments.cache)),
+        render(
+            split(arguments.data, "train", arguments.exclude),
+            config.image_size,
+            Path(arguments.cache),
+        ),
         source_weights(arguments),
     )
     size = arguments.batch
@@ -177,7 +205,13 @@ def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
 
     freeze(model, ("model.visual",))
     vision_out = StageArguments(**{**_shared(arguments), "out": str(out / "vision")})
-    fit(VisionPretraining(model, processor), model, Draws(scans, arguments.seed), vision_out, "base-vision")
+    fit(
+        VisionPretraining(model, processor),
+        model,
+        Draws(scans, arguments.seed),
+        vision_out,
+        "base-vision",
+    )
 
     merged = (config.image_size // config.vision_config.patch_size // 2) ** 2
 
@@ -194,7 +228,13 @@ def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
     language = StageArguments(
         **{**_shared(arguments), "out": str(out / "language"), "steps": arguments.language_steps}
     )
-    fit(LanguagePretraining(model, processor), model, Draws(texts, arguments.seed + 1), language, "base-language")
+    fit(
+        LanguagePretraining(model, processor),
+        model,
+        Draws(texts, arguments.seed + 1),
+        language,
+        "base-language",
+    )
     for part in ("vision", "language"):
         shutil.copy(out / part / f"base-{part}.run.json", out)
     model.save_pretrained(out)

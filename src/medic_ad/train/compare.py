@@ -1,4 +1,4 @@
-"""`medic-ad train compare`: stage 2, the Diff Q-Former, the change head and map; stage 1 is frozen."""
+"""`medic-ad train compare`: stage 2, the Diff Q-Former, change head and map; stage 1 is frozen."""
 
 from __future__ import annotations
 
@@ -63,8 +63,15 @@ class CompareStage(Stage):
         with torch.no_grad():
             vision = self.model.encode(**images)
             detected = self.model.detector(torch.stack(vision.taps), torch.stack(vision.merged))
-        columns = (detected.modulated, detected.map_logits, torch.stack(vision.merged), torch.stack(vision.images))
-        out = self.model.comparer(Date(*(c[0::2] for c in columns)), Date(*(c[1::2] for c in columns)))
+        columns = (
+            detected.modulated,
+            detected.map_logits,
+            torch.stack(vision.merged),
+            torch.stack(vision.images),
+        )
+        out = self.model.comparer(
+            Date(*(c[0::2] for c in columns)), Date(*(c[1::2] for c in columns))
+        )
         target = torch.tensor([CHANGE_LABELS.index(c) for c in change], device=image.device)
         label_loss = cross_entropy(out.logits, target)
         map_loss = change_map_loss(out, mask, mask_followup)
@@ -84,11 +91,18 @@ class CompareStage(Stage):
             + weights.language_weight * language_loss
         )
         accuracy = (out.logits.argmax(1) == target).float().sum() / b
-        return {"loss": loss, "label": label_loss, "map": map_loss, "language": language_loss,
-                "accuracy": accuracy}
+        return {
+            "loss": loss,
+            "label": label_loss,
+            "map": map_loss,
+            "language": language_loss,
+            "accuracy": accuracy,
+        }
 
 
-def change_map_loss(out: CompareOutput, mask: torch.Tensor, mask_followup: torch.Tensor) -> torch.Tensor:
+def change_map_loss(
+    out: CompareOutput, mask: torch.Tensor, mask_followup: torch.Tensor
+) -> torch.Tensor:
     """Growth against pixels that only the follow-up's mask holds, decline against the others.
 
     Args:
@@ -109,7 +123,11 @@ def main(arguments: CompareArguments) -> Path:
     model, processor = load_stage(arguments)
     config = model.config
     slices = Slices(
-        render(split(arguments.data, "train", arguments.exclude), config.image_size, Path(arguments.cache)),
+        render(
+            split(arguments.data, "train", arguments.exclude),
+            config.image_size,
+            Path(arguments.cache),
+        ),
         source_weights(arguments),
     )
 
@@ -120,5 +138,11 @@ def main(arguments: CompareArguments) -> Path:
 
     freeze(model, TRAINED)
     model.comparer.no_prior.requires_grad = False  # learned in stage 1
-    fit(CompareStage(model, processor, arguments), model, Draws(pairs, arguments.seed), arguments, "compare")
+    fit(
+        CompareStage(model, processor, arguments),
+        model,
+        Draws(pairs, arguments.seed),
+        arguments,
+        "compare",
+    )
     return finish(model, processor, arguments)

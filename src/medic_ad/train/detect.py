@@ -33,7 +33,9 @@ class DetectArguments(StageArguments):
     """Arguments of `medic-ad train detect`."""
 
     steps: int = field(default=1000, metadata={"help": "optimiser steps"})
-    pixel_weight: float = field(default=1.0, metadata={"help": "of the pixel loss, where masks exist"})
+    pixel_weight: float = field(
+        default=1.0, metadata={"help": "of the pixel loss, where masks exist"}
+    )
     image_weight: float = field(default=1.0, metadata={"help": "of the image loss"})
     language_weight: float = field(default=0.5, metadata={"help": "of the language-model loss"})
 
@@ -46,7 +48,12 @@ class DetectStage(Stage):
         self.model, self.processor, self.arguments = model, processor, arguments
 
     def forward(
-        self, image: torch.Tensor, mask: torch.Tensor, cell: list, dialogues: list[tuple[str, str]], **_
+        self,
+        image: torch.Tensor,
+        mask: torch.Tensor,
+        cell: list,
+        dialogues: list[tuple[str, str]],
+        **_,
     ) -> dict:
         config, weights = self.model.config, self.arguments
         images = self.processor.images(image, config)
@@ -73,8 +80,13 @@ class DetectStage(Stage):
             + weights.language_weight * language_loss
         )
         support = (out.map.detach() > 0).float().mean()  # share of the patches that lean abnormal
-        return {"loss": loss, "image": image_loss, "pixel": pixel_loss, "language": language_loss,
-                "support": support}
+        return {
+            "loss": loss,
+            "image": image_loss,
+            "pixel": pixel_loss,
+            "language": language_loss,
+            "support": support,
+        }
 
 
 def system_token_loss(out: DetectOutput, mask: torch.Tensor) -> torch.Tensor:
@@ -97,7 +109,11 @@ def main(arguments: DetectArguments) -> Path:
     model, processor = load_stage(arguments)
     config = model.config
     slices = Slices(
-        render(split(arguments.data, "train", arguments.exclude), config.image_size, Path(arguments.cache)),
+        render(
+            split(arguments.data, "train", arguments.exclude),
+            config.image_size,
+            Path(arguments.cache),
+        ),
         source_weights(arguments),
     )
 

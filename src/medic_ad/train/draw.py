@@ -47,7 +47,9 @@ class Slices:
         self.usable = np.flatnonzero((area == 0) | (area >= MINIMUM_LESION))
         self.lesions = np.flatnonzero(area >= MINIMUM_LESION)
         sources = np.array([s.source for s in rendered.samples])
-        self.by_source = {name: self.usable[sources[self.usable] == name] for name in np.unique(sources)}
+        self.by_source = {
+            name: self.usable[sources[self.usable] == name] for name in np.unique(sources)
+        }
         given = weights or {}
         sizes = {n: len(i) for n, i in self.by_source.items()}
         rest = max(0.0, 1 - sum(given.values()))
@@ -89,10 +91,15 @@ class Slices:
             image = _grey(r.sham[i])
         elif kind == "clean":
             image, mask = _grey(r.clean[i]), np.zeros_like(mask)
-        return {"image": image, "clean": _grey(r.clean[i]), "mask": mask, "sequence": r.samples[i].sequence}
+        return {
+            "image": image,
+            "clean": _grey(r.clean[i]),
+            "mask": mask,
+            "sequence": r.samples[i].sequence,
+        }
 
     def pair(self, rng: np.random.Generator) -> dict:
-        """Two dates of one slice: `image` (baseline) and `followup` with both masks, and `change`."""
+        """Two dates of one slice: `image` (baseline) and `followup`, their masks, and `change`."""
         r, kind = self.rendered, rng.choice(list(PAIR_KINDS), p=list(PAIR_KINDS.values()))
         i = self._index(rng, lesion=kind != "absent")
         clean = _grey(r.clean[i])
@@ -101,6 +108,7 @@ class Slices:
         if kind == "absent":
             first, second, masks = clean, clean, (none, none)
         else:
+
             def paste(factor: float):
                 return rescale_lesion(clean, _grey(r.image[i]), r.mask[i], factor, rng, blend)
 
@@ -113,12 +121,19 @@ class Slices:
         change = "worse" if kind in ("grown", "new") else "stable"
         if change == "worse" and rng.random() < 0.5:
             first, second, masks, change = second, first, masks[::-1], "better"
-        return {"image": first, "followup": second, "mask": masks[0], "mask_followup": masks[1],
-                "change": change, "sequence": r.samples[i].sequence}
+        return {
+            "image": first,
+            "followup": second,
+            "mask": masks[0],
+            "mask_followup": masks[1],
+            "change": change,
+            "sequence": r.samples[i].sequence,
+        }
 
 
 def _affine(n: int, strength: float, generator: torch.Generator) -> torch.Tensor:
     """`(n, 2, 3)` random rotation, scale, shift and left-right flip for `affine_grid`."""
+
     def uniform(low, high):
         return low + (high - low) * torch.rand(n, generator=generator)
 
@@ -139,7 +154,7 @@ def warp(images: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
 
 
 def photometric(x: torch.Tensor, generator: torch.Generator, strength: float = 1.0) -> torch.Tensor:
-    """Gamma, contrast, smooth bias field and noise on `(n, C, S, S)` in [0, 1]; one draw for all C of a row."""
+    """Gamma, contrast, bias field and noise on `(n, C, S, S)`; one draw for all C of a row."""
     n, side = x.shape[0], x.shape[-1]
 
     def uniform(low, high, *shape):
@@ -156,15 +171,21 @@ def photometric(x: torch.Tensor, generator: torch.Generator, strength: float = 1
 
 
 def scan_batch(rows: list[dict], generator: torch.Generator) -> dict:
-    """Rows of `Slices.scan` -> augmented tensors: image, clean, mask `(B, S, S)`, cells, sequences."""
+    """Rows of `Slices.scan` -> augmented image, clean, mask `(B, S, S)`, cells, sequences."""
     image, clean, mask = (
-        torch.from_numpy(np.stack([r[k] for r in rows]).astype(np.float32)) for k in ("image", "clean", "mask")
+        torch.from_numpy(np.stack([r[k] for r in rows]).astype(np.float32))
+        for k in ("image", "clean", "mask")
     )
     moved = warp(torch.stack([image, clean, mask], 1), _affine(len(rows), 1.0, generator))
     image, clean = photometric(moved[:, :2], generator).unbind(1)
     mask = (moved[:, 2] > 0.5).float()
-    return {"image": image, "clean": clean, "mask": mask, "cell": [mask_cell(m) for m in mask],
-            "sequence": [r["sequence"] for r in rows]}
+    return {
+        "image": image,
+        "clean": clean,
+        "mask": mask,
+        "cell": [mask_cell(m) for m in mask],
+        "sequence": [r["sequence"] for r in rows],
+    }
 
 
 def pair_batch(rows: list[dict], generator: torch.Generator) -> dict:
@@ -180,8 +201,14 @@ def pair_batch(rows: list[dict], generator: torch.Generator) -> dict:
     baseline = photometric(moved[:, :1], generator, 0.6)[:, 0]
     followup = photometric(moved[:, 2:3], generator, 0.6)[:, 0]
     masks = (moved[:, (1, 3)] > 0.5).float()
-    return {"image": baseline, "followup": followup, "mask": masks[:, 0], "mask_followup": masks[:, 1],
-            "change": [r["change"] for r in rows], "sequence": [r["sequence"] for r in rows]}
+    return {
+        "image": baseline,
+        "followup": followup,
+        "mask": masks[:, 0],
+        "mask_followup": masks[:, 1],
+        "change": [r["change"] for r in rows],
+        "sequence": [r["sequence"] for r in rows],
+    }
 
 
 def mask_cell(mask: torch.Tensor) -> tuple[int, int] | None:

@@ -55,7 +55,7 @@ class ExplainStage(Stage):
             taps, merged = torch.stack(vision.taps), torch.stack(vision.merged)
             ano = self.model.detector(taps, merged).embeds
             scans = len(mask)
-            # the first len(twin) scans are also explained with their twin's <Ano>; the twins come last
+            # the first len(twin) scans are also explained with their twin's <Ano>; twins come last
             index = torch.cat([torch.arange(scans), torch.arange(len(twin))])
             condition = torch.cat([ano[:scans], ano[scans:]])
         images = torch.stack(vision.images)
@@ -77,7 +77,11 @@ def main(arguments: ExplainArguments) -> Path:
     model, processor = load_stage(arguments)
     config = model.config
     slices = Slices(
-        render(split(arguments.data, "train", arguments.exclude), config.image_size, Path(arguments.cache)),
+        render(
+            split(arguments.data, "train", arguments.exclude),
+            config.image_size,
+            Path(arguments.cache),
+        ),
         source_weights(arguments),
     )
     twins = max(1, round(SWAPPED * arguments.batch))

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,9 @@ def _render(job: tuple[Sample, int, int]) -> tuple[np.ndarray, ...]:
     return *grey, mask if known else np.zeros((side, side), bool), np.array(known)
 
 
-def render(samples: Sequence[Sample], side: int, cache: Path, seed: int = 0, workers: int = 2) -> Rendered:
+def render(
+    samples: Sequence[Sample], side: int, cache: Path, seed: int = 0, workers: int = 2
+) -> Rendered:
     """Render samples, or load them from `cache` when they were rendered before.
 
     An interrupted rendering leaves nothing behind: the file is written whole, then renamed.
@@ -104,10 +107,15 @@ def render(samples: Sequence[Sample], side: int, cache: Path, seed: int = 0, wor
             rows = list(
                 track(pool.map(_render, jobs, chunksize=16), "rendering slices", total=len(jobs))
             )
-        columns = dict(zip(("image", "clean", "sham", "mask", "labelled"), zip(*rows, strict=True), strict=True))
+        columns = dict(
+            zip(
+                ("image", "clean", "sham", "mask", "labelled"), zip(*rows, strict=True), strict=True
+            )
+        )
         cache.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")
-        np.savez(part, **{name: np.stack(column) for name, column in columns.items()})
+        arrays: dict[str, Any] = {name: np.stack(column) for name, column in columns.items()}
+        np.savez(part, **arrays)
         part.rename(path)
     with np.load(path) as arrays:
         label = np.array([s.label for s in samples], np.float32)

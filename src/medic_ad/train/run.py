@@ -1,4 +1,4 @@
-"""Training: what the four stages share - arguments, freezing with proof, the Trainer, the record."""
+"""Training, what the stages share: arguments, freezing with proof, the Trainer, the record."""
 
 from __future__ import annotations
 
@@ -30,16 +30,22 @@ class StageArguments:
 
     data: str = field(metadata={"help": "Parquet file of samples, from `medic-ad data prepare`"})
     out: str = field(metadata={"help": "folder that the stage's weights are written to"})
-    model: str = field(default="", metadata={"help": "folder of the stage before, or a base checkpoint"})
+    model: str = field(
+        default="", metadata={"help": "folder of the stage before, or a base checkpoint"}
+    )
     steps: int = field(default=1000, metadata={"help": "optimiser steps"})
     batch: int = field(default=16, metadata={"help": "scans or pairs a step"})
-    learning_rate: float = field(default=1e-3, metadata={"help": "peak, after warm-up, then cosine"})
+    learning_rate: float = field(
+        default=1e-3, metadata={"help": "peak, after warm-up, then cosine"}
+    )
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's"})
     seed: int = field(default=0, metadata={"help": "of weights, draws and augmentation"})
     workers: int = field(default=1, metadata={"help": "processes that draw and augment"})
     bf16: bool = field(default=True, metadata={"help": "bfloat16 autocast; weights stay float32"})
     cache: str = field(default="build/cache", metadata={"help": "folder of rendered slices"})
-    save_steps: int = field(default=250, metadata={"help": "steps between checkpoints to resume from"})
+    save_steps: int = field(
+        default=250, metadata={"help": "steps between checkpoints to resume from"}
+    )
     weights: str = field(
         default="ms_cross_sectional=0.15,mni152=0.08",
         metadata={"help": "share of the draws per source; the others share the rest by size"},
@@ -53,7 +59,9 @@ class Draws(IterableDataset):
     A resumed run skips what was drawn before; the stream is a function of (seed, position).
     """
 
-    def __init__(self, make: Callable[[np.random.Generator, torch.Generator], dict], seed: int) -> None:
+    def __init__(
+        self, make: Callable[[np.random.Generator, torch.Generator], dict], seed: int
+    ) -> None:
         self.make, self.seed, self.start = make, seed, 0
 
     def __iter__(self):
@@ -71,12 +79,19 @@ class Draws(IterableDataset):
 class Stage(nn.Module):
     """A model and its loss; tied weights are saved once, every tensor contiguous."""
 
+    def _tied(self) -> dict[str, str]:
+        """Second name of a tensor -> the name that it is saved under."""
+        first: dict[int, str] = {}
+        named = [(k, v) for k, v in super().state_dict().items() if v.numel()]
+        return {k: n for k, v in named if (n := first.setdefault(v.data_ptr(), k)) != k}
+
     def state_dict(self, *args, **kwargs):
-        seen: set[int] = set()
-        full = super().state_dict(*args, **kwargs)
-        return {
-            k: v.contiguous() for k, v in full.items() if v.numel() == 0 or not (v.data_ptr() in seen or seen.add(v.data_ptr()))  # type: ignore[func-returns-value]
-        }
+        tied, full = self._tied(), super().state_dict(*args, **kwargs)
+        return {k: v.contiguous() for k, v in full.items() if k not in tied}
+
+    def load_state_dict(self, state_dict, *args, **kwargs):
+        again = {k: state_dict[n] for k, n in self._tied().items() if n in state_dict}
+        return super().load_state_dict({**state_dict, **again}, *args, **kwargs)
 
 
 class StageTrainer(Trainer):
@@ -105,14 +120,19 @@ def split(data: str, name: str, exclude: str = "") -> list[Sample]:
         if s.split == name and s.patient not in left_out
     ]
     if not samples:
-        raise DataError(f"expected samples of split {name!r} in {data}, found none; prepare the data again")
+        raise DataError(
+            f"expected samples of split {name!r} in {data}, found none; prepare the data again"
+        )
     return samples
 
 
 def source_weights(arguments: StageArguments) -> dict[str, float]:
-    """"name=share,name=share" of the command line -> share of the draws per source."""
+    """ "name=share,name=share" of the command line -> share of the draws per source."""
     try:
-        return {k: float(v) for k, v in (pair.split("=") for pair in arguments.weights.split(",") if pair)}
+        return {
+            k: float(v)
+            for k, v in (pair.split("=") for pair in arguments.weights.split(",") if pair)
+        }
     except ValueError as error:
         raise DataError(
             f"expected --weights as name=share,name=share, got {arguments.weights!r}; write e.g. "
@@ -143,7 +163,9 @@ def finish(model, processor, arguments: StageArguments) -> Path:
 def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
     """Name -> sha256 of the bytes of every tensor."""
     return {
-        name: hashlib.sha256(t.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+        name: hashlib.sha256(
+            t.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+        ).hexdigest()
         for name, t in tensors
     }
 
@@ -202,13 +224,19 @@ def fit(stage: Stage, model: nn.Module, draws: Draws, arguments: StageArguments,
     after = hash_tensors(frozen)
     changed = [n for n in before if before[n] != after[n]]
     if changed:
-        raise ModelError(f"expected {name} to leave {len(before)} tensors frozen, but {changed[0]} changed")
+        raise ModelError(
+            f"expected {name} to leave {len(before)} tensors frozen, but {changed[0]} changed"
+        )
     record = {
         "stage": name,
         "medic_ad": __version__,
         "arguments": dataclasses.asdict(arguments),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "frozen": {"tensors": len(before), "sha256_before": digest(before), "sha256_after": digest(after)},
+        "frozen": {
+            "tensors": len(before),
+            "sha256_before": digest(before),
+            "sha256_after": digest(after),
+        },
         "final_loss": result.training_loss,
         "seconds": round(result.metrics["train_runtime"], 1),
         "threads": torch.get_num_threads(),
