@@ -11,7 +11,6 @@ import tiny
 import torch
 from PIL import Image as Picture
 from scipy.special import expit, softmax
-from sklearn.metrics import f1_score
 
 from medic_ad import calibrate
 from medic_ad.calibrate import (
@@ -63,13 +62,17 @@ def test_platt_refers_to_the_stated_prevalence() -> None:
 
 def test_the_threshold_has_the_highest_f1() -> None:
     rng, checked = np.random.default_rng(0), 0
+
+    def f1(labels: np.ndarray, found: np.ndarray) -> float:
+        return float(2 * (labels & found).sum() / (labels.sum() + found.sum()))
+
     for _ in range(20):
         labels = rng.integers(0, 2, 30)
         labels[:2] = (0, 1)
         scores = np.round(expit(rng.normal(labels, 1.0)), 2)
         chosen = best_threshold(scores, labels)
-        best = max(f1_score(labels, scores >= t) for t in np.linspace(scores.min() + 1e-3, 1, 999))
-        assert f1_score(labels, scores >= chosen) >= best - 1e-12
+        best = max(f1(labels, scores >= t) for t in np.linspace(scores.min() + 1e-3, 0.999, 999))
+        assert f1(labels, scores >= chosen) >= best - 1e-12
         assert chosen not in scores  # halfway between neighbours
         checked += 1
     assert checked == 20
@@ -77,13 +80,13 @@ def test_the_threshold_has_the_highest_f1() -> None:
 
 
 def test_the_band_has_its_stated_coverage() -> None:
-    """Over many draws at most a tenth of either class is decided wrongly; it is no empty promise."""
+    """Over many draws at most a tenth of either class is decided wrongly, and not much less."""
     rng = np.random.default_rng(0)
     missed, raised, uncertain = [], [], []
     for _ in range(400):
         labels = np.repeat([0, 1], 40)
         scores = expit(rng.normal(1.2 * (2 * labels - 1), 1.0))
-        band = conformal_band(scores, labels, best_threshold(scores, labels))
+        band = conformal_band(scores, labels, 0.5)
         assert 0 <= band[0] <= band[1] <= 1
         new = expit(rng.normal(1.2 * np.repeat([-1, 1], 200), 1.0))
         decisions = np.array([decide(float(s), band) for s in new])
@@ -192,7 +195,7 @@ def test_validation_holds_lesions_shams_and_twins(trained: tiny.Trained) -> None
     assert images.shape == (14, tiny.SIDE, tiny.SIDE) and 0 <= images.min() <= images.max() <= 1
     bright = [image[mask].mean() for image, mask in zip(images[:8], masks[:8], strict=True)]
     assert min(bright) > 0.8
-    without = slices.rendered.samples[-1:]
+    without = slices.rendered.samples[1:2]
     free = Slices(render([*without], tiny.SIDE, trained.cache, workers=1))
     assert not len(free.lesions)
     images, masks, labels = validation(slices, free, 0)
@@ -224,7 +227,9 @@ def test_calibrate_fills_every_buffer_and_touches_no_weight(
     assert network.calibration.temperature() == pytest.approx(temperature)
 
 
-def read_head(image: np.ndarray, model: Model, folder: Path, prior: np.ndarray | None = None) -> Report:
+def read_head(
+    image: np.ndarray, model: Model, folder: Path, prior: np.ndarray | None = None
+) -> Report:
     Picture.fromarray(image).save(folder / "now.png")
     if prior is not None:
         Picture.fromarray(prior).save(folder / "before.png")

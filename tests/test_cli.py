@@ -202,6 +202,19 @@ def test_a_package_that_only_training_needs_is_named(monkeypatch: pytest.MonkeyP
     assert "package monai" in done.stderr and "pip install 'medic-ad[train]'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(["demo", "--out", "x"], "demo"), (["data", "prepare", "mni152"], "train")],
+)
+def test_the_extra_that_is_missing_is_named(words: list[str], name: str) -> None:
+    code = (
+        "import sys; sys.modules['pyarrow'] = None\n"
+        f"import medic_ad.cli as c; c.app({words!r}, prog_name='medic-ad')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    refused(done, "package pyarrow", f"pip install 'medic-ad[{name}]'")
+
+
 def test_training_on_what_is_no_table_is_one_sentence(tmp_path: Path) -> None:
     table = tmp_path / "samples.parquet"
     table.write_text("image,label\n")

@@ -220,8 +220,8 @@ def test_the_stage_tokens_stand_on_spare_rows(published) -> None:
     assert set(before.all_special_tokens) <= set(tokenizer.all_special_tokens)
     assert processor.chat_template == before.chat_template
     own = processor.image_processor
-    assert list(own.image_mean) == tiny.PUBLISHED_PREPROCESSOR["image_mean"]
-    assert list(own.image_std) == tiny.PUBLISHED_PREPROCESSOR["image_std"]
+    assert list(own.image_mean) == tiny.PUBLISHED_MEAN
+    assert list(own.image_std) == tiny.PUBLISHED_STD
 
 
 def test_load_checkpoint_takes_the_ids_of_the_tokenizer(published) -> None:

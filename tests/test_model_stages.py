@@ -1,4 +1,4 @@
-"""Stages 1 to 3 by their invariants: sigmoids, antisymmetry, `<Ano>` in charge, places of tokens."""
+"""Stages 1 to 3 by their invariants: sigmoids, antisymmetry, `<Ano>` in charge, token places."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def detector(seed: int = 0) -> AnomalyProcessor:
     return out
 
 
-def random_taps(n: int = 2, h: int = 6, w: int = 8, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def random_taps(
+    n: int = 2, h: int = 6, w: int = 8, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Taps `(n, 2, 32, h, w)` and merged tokens `(n, 48, h/2, w/2)`."""
     generator = torch.Generator().manual_seed(seed)
     return (
@@ -100,7 +102,7 @@ def test_nothing_is_saturated_before_training() -> None:
     stage = AnomalyProcessor(tiny.config())
     out = stage(*random_taps(4))
     for logits in (out.abnormal.detach(), out.normal.detach()):
-        assert 0.02 < logits.sigmoid().min() and logits.sigmoid().max() < 0.98
+        assert logits.sigmoid().min() > 0.02 and logits.sigmoid().max() < 0.98
     assert out.abnormal.detach().sigmoid().mean() == pytest.approx(0.12, abs=0.05)
     out.logit.sum().backward()
     assert stage.system_tokens.grad is not None and (stage.system_tokens.grad != 0).all()
@@ -325,14 +327,9 @@ def eager_for(model: Any, *ids: int) -> Any:
 
 def test_stage_tokens_are_never_generated(monkeypatch: pytest.MonkeyPatch) -> None:
     model, scan = tiny.model(), looks(1)
-    config, made = model.config, []
+    config, made = model.config, list[torch.Tensor]()
     real = model.network.generate
-
-    def spy(*args, **kwargs):
-        made.append(real(*args, **kwargs))
-        return made[-1]
-
-    monkeypatch.setattr(model.network, "generate", spy)
+    monkeypatch.setattr(model.network, "generate", tiny.recorded(real, made))
     monkeypatch.setattr(looking, "NEW_TOKENS", 5)
     hook = eager_for(model, config.ano_token_id, config.diff_token_id)
     prompt = tiny.processor().text(
@@ -358,9 +355,9 @@ def test_one_vision_pass_serves_score_map_and_text(monkeypatch: pytest.MonkeyPat
     model, processor = tiny.model(), tiny.processor()
     passes: list[int] = []
     hook = model.network.model.visual.register_forward_hook(lambda m, i, o: passes.append(1))
-    made = []
+    made: list[torch.Tensor] = []
     real = model.network.generate
-    monkeypatch.setattr(model.network, "generate", lambda **k: made.append(real(**k)) or made[-1])
+    monkeypatch.setattr(model.network, "generate", tiny.recorded(real, made))
     cases = 0
     for images, question in ((1, "Where is it?"), (2, "Is it worse than before?")):
         dates = looks(images)

@@ -1,4 +1,4 @@
-"""No forgetting, by construction: without stage tokens the logits are the stock class's, bit for bit."""
+"""No forgetting: without stage tokens the logits are the stock class's, bit for bit."""
 
 from __future__ import annotations
 
@@ -65,11 +65,9 @@ def test_logits_equal_the_stock_class_bit_for_bit(
     implementation: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, stock = twins(implementation, dtype)
-    calls = []
-    real = attention.scaled_dot_product_attention
-    monkeypatch.setattr(
-        attention, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k)
-    )
+    calls: list[torch.Tensor] = []
+    name = "scaled_dot_product_attention"
+    monkeypatch.setattr(attention, name, tiny.recorded(getattr(attention, name), calls))
     compared = 0
     for seed, (name, grids) in enumerate(GRIDS.items()):
         inputs = inputs_of(ours.config, grids, seed)
@@ -85,7 +83,7 @@ def test_logits_equal_the_stock_class_bit_for_bit(
 
 
 def test_other_windows_than_the_fixture_too() -> None:
-    """Window lengths 4, 16, 36, 64, 144 and 256 patches, three images each, both ways of packing."""
+    """Windows of 4, 16, 36, 64, 144 and 256 patches, images alike and unlike."""
     compared = 0
     for side in (1, 2, 3, 4, 6, 8):
         torch.manual_seed(side)
@@ -132,8 +130,12 @@ def test_generation_equals_the_stock_class(implementation: str) -> None:
         inputs = inputs_of(ours.config, GRIDS[name])
         made = [
             one.generate(
-                **inputs, max_new_tokens=8, do_sample=False, output_scores=True,
-                return_dict_in_generate=True, pad_token_id=0,
+                **inputs,
+                max_new_tokens=8,
+                do_sample=False,
+                output_scores=True,
+                return_dict_in_generate=True,
+                pad_token_id=0,
             )  # fmt: skip
             for one in (ours, stock)
         ]
@@ -176,7 +178,7 @@ def test_images_without_token_types_are_refused(name: str) -> None:
     assert not torch.allclose(stock(**inputs).logits, right, atol=1e-4)  # the stock class is silent
     if name == "mm_encoder_outputs":
         vision = ours.encode(inputs.pop("pixel_values"), inputs["image_grid_thw"])
-        inputs["mm_encoder_outputs"] = {"image": vision.encoder}  # type: ignore[assignment]
+        inputs["mm_encoder_outputs"] = {"image": vision.encoder}
     with pytest.raises(ModelError, match="expected mm_token_type_ids with images"):
         ours(**inputs)
 

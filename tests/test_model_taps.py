@@ -69,7 +69,7 @@ def test_one_bright_patch_in_one_bright_cell_out(window: int) -> None:
     network, cases = probe(window), 0
     for h, w in GRIDS[:7]:
         cells = np.eye(h * w).reshape(-1, h, w)  # every place of the grid, packed
-        for cell, found in zip(cells, taps(network, cells), strict=True):
+        for cell, found in zip(cells, taps(network, list(cells)), strict=True):
             assert found.shape == (2, h, w)
             assert np.allclose(found, cell, atol=1e-6)
             cases += 1

@@ -25,7 +25,7 @@ def blob(shape: tuple[int, int], y: float, x: float, sigma: float) -> np.ndarray
 
 def test_a_planted_blob_comes_back_within_a_pixel() -> None:
     rng, cases, worst = np.random.default_rng(0), 0, 0.0
-    for shape in itertools.product(SIZES[2:], repeat=2):
+    for shape in itertools.product(SIZES[2:], SIZES[2:]):
         for side in (64, 192):
             sigma = max(1.5, 1.2 * max(shape) / side)
             margin = min(3 * sigma, (min(shape) - 1) / 2)
@@ -73,7 +73,8 @@ def test_corners_and_edges_lie_where_the_geometry_says() -> None:
         assert np.allclose(canvas.numpy()[inside], 1, atol=1e-6)
         # aspect kept to half a canvas pixel, borders equal to one pixel
         assert abs(g.height - shape[0] * 64 / max(shape)) <= 0.5 or g.height == 1
-        assert abs((64 - g.height - g.top) - g.top) <= 1 and abs((64 - g.width - g.left) - g.left) <= 1
+        for size, start in ((g.height, g.top), (g.width, g.left)):
+            assert abs((64 - size - start) - start) <= 1
         assert np.allclose(restore(canvas, g), 1, atol=1e-5)
         cases += 1
     assert cases == 121
@@ -119,16 +120,14 @@ def test_images_without_contrast_become_zeros(value: float) -> None:
 @pytest.mark.parametrize("frames", [1, 2])
 def test_patches_equal_the_backbones_image_processor(channels: int, frames: int) -> None:
     """Against `Qwen2VLImageProcessorPil` as published, resizing aside: order and values."""
-    published = tiny.PUBLISHED_PREPROCESSOR
-    mean, std = (published[name] if channels == 3 else [0.3] * 3 for name in ("image_mean", "image_std"))
+    mean, std = tiny.PUBLISHED_MEAN, tiny.PUBLISHED_STD
+    if channels == 1:
+        mean, std = [0.3] * 3, [0.2] * 3
     cases = 0
     for patch, side in ((4, 16), (4, 40), (14, 56), (14, 112), (8, 64)):
         canvases = tiny.canvases(3, side, side)
-        config = tiny.config(
-            vision=dict(
-                patch_size=patch, in_channels=channels, temporal_patch_size=frames, window_size=4 * patch
-            )
-        )
+        tower = dict(patch_size=patch, in_channels=channels, window_size=4 * patch)
+        config = tiny.config(vision={**tower, "temporal_patch_size": frames})
         patches, grids = patchify(canvases, config, mean, std)
         own = Qwen2VLImageProcessorPil(
             patch_size=patch, temporal_patch_size=frames, merge_size=2, do_resize=False,
@@ -222,7 +221,7 @@ def test_too_long_a_prompt_is_refused_not_cut() -> None:
         return settings
 
     assert processor.text([prompt], config(n), 16)["input_ids"].shape[1] == n
-    with pytest.raises(ModelError, match=f"at most {n - 1} tokens, got {n}; ask a shorter question"):
+    with pytest.raises(ModelError, match=f"at most {n - 1} tokens, got {n}; ask a shorter"):
         processor.text([prompt], config(n - 1), 16)
 
 

@@ -277,7 +277,7 @@ def test_of_several_priors_the_most_recent_is_compared(model: Model, tmp_path: P
 def test_another_modality_or_body_part_is_out_of_scope(
     model: Model, tmp_path: Path, modality: str, body_part: str
 ) -> None:
-    said = {"modality": modality, "body_part": body_part}
+    said: dict[str, Any] = {"modality": modality, "body_part": body_part}
     case = planted()
     file = write_dicom(tmp_path / "now.dcm", case.current, **said)
     prior = write_dicom(tmp_path / "old.dcm", case.prior, date=datetime.date(2020, 1, 1), **said)

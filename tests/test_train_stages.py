@@ -50,8 +50,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("name", "bar"),
-    [("base-vision", 0.7), ("base-language", 0.7), ("detect", 0.8), ("compare", 0.8), ("explain", 0.7)],
-)
+    [("base-vision", 0.7), ("base-language", 0.7), ("detect", 0.8), ("compare", 0.8),
+     ("explain", 0.7)],
+)  # fmt: skip
 def test_the_loss_falls_clearly(trained: tiny.Trained, name: str, bar: float) -> None:
     """The mean over the last 25 steps logged against that over the first 25."""
     losses = [row["loss"] for row in record(trained.explain, name)["log"] if "loss" in row]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,7 +44,7 @@ BASE_TOKENS = (  # of a published tokenizer, before `<|ano|>` and `<|diff|>` are
 
 
 def config(vision: dict[str, Any] | None = None, **overrides: Any) -> MedicADConfig:
-    """`nano` made tiny: 64 px, 8 x 8 patches, windows of 4 x 4 patches, taps after blocks 1 and 3."""
+    """`nano` made tiny: 64 px, 8 x 8 patches, windows of 4 x 4 patches, blocks 1 and 3 tapped."""
     preset = nano_config()
     tower = dict(
         depth=4,
@@ -109,7 +111,9 @@ def processor() -> MedicADProcessor:
     return base.make_processor(SIDE)
 
 
-def network(seed: int = 0, shaken: bool = True, **overrides: Any) -> MedicADForConditionalGeneration:
+def network(
+    seed: int = 0, shaken: bool = True, **overrides: Any
+) -> MedicADForConditionalGeneration:
     """An untrained tiny network in eval mode; `overrides` are those of `config`."""
     torch.manual_seed(seed)
     out = MedicADForConditionalGeneration(config(**overrides)).eval()
@@ -123,6 +127,16 @@ def network(seed: int = 0, shaken: bool = True, **overrides: Any) -> MedicADForC
 def model() -> Model:
     """A tiny model as `load_model` gives it; never calibrated. Shared: change nothing of it."""
     return Model("tiny", network().requires_grad_(False), processor(), "0" * 64)
+
+
+def recorded(function: Callable[..., Any], made: list) -> Callable[..., Any]:
+    """The function, with everything that it returns appended to `made`."""
+
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        made.append(function(*args, **kwargs))
+        return made[-1]
+
+    return inner
 
 
 def canvases(n: int, seed: int = 0, side: int = SIDE) -> torch.Tensor:
@@ -209,14 +223,16 @@ PUBLISHED_CONFIG: dict[str, Any] = {  # the keys of Qwen2.5-VL-7B-Instruct's con
     "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
     "vocab_size": ROWS,
 }
+PUBLISHED_MEAN = [0.48145466, 0.4578275, 0.40821073]
+PUBLISHED_STD = [0.26862954, 0.26130258, 0.27577711]
 PUBLISHED_PREPROCESSOR = {
     "min_pixels": 3136,
     "max_pixels": 12845056,
     "patch_size": 14,
     "temporal_patch_size": 2,
     "merge_size": 2,
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "image_mean": PUBLISHED_MEAN,
+    "image_std": PUBLISHED_STD,
     "image_processor_type": "Qwen2VLImageProcessor",
     "processor_class": "Qwen2_5_VLProcessor",
 }
@@ -242,7 +258,7 @@ def published_checkpoint(folder: Path, shards: int = 3, seed: int = 0) -> dict[s
     """Write a tiny checkpoint in the Hub's layout; returns its tensors by the published names."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    stock = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**json.loads(json.dumps(PUBLISHED_CONFIG))))
+    stock = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**copy.deepcopy(PUBLISHED_CONFIG)))
     shake(stock, seed, 0.02)
     tensors = {published_name(k): v.detach().clone() for k, v in stock.state_dict().items()}
     write_shards(folder, tensors, shards)
@@ -266,7 +282,7 @@ def write_shards(folder: Path, tensors: dict[str, torch.Tensor], shards: int) ->
 
 
 def published_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer with Qwen's special tokens, a chat template, and fewer tokens than rows."""
+    """A byte-level tokenizer with Qwen's special tokens and chat, and fewer tokens than rows."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -276,7 +292,8 @@ def published_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(["Is there an anomaly in the image?", "user\nassistant\n"] * 5, trainer)
+    lines = ["Is there an anomaly in the image?", "user\nassistant\n"]
+    tokenizer.train_from_iterator(lines * 5, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
@@ -287,7 +304,7 @@ def published_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-# ---------------------------------------------------------------- training data with a planted truth
+# ------------------------------------------------------------ training data with a planted truth
 def head(seed: int, lesion: bool, side: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """A grey "head" with smooth texture, uint8, and the mask of a bright blob in it."""
     rng = np.random.default_rng(seed)
@@ -309,7 +326,7 @@ def head(seed: int, lesion: bool, side: int = 96) -> tuple[np.ndarray, np.ndarra
 
 
 def table(folder: Path) -> Path:
-    """24 slices as PNG with masks, split 16 / 6 / 2, two thirds with a blob, prepared as a table."""
+    """24 slices as PNG, split 16 / 6 / 2, two thirds with a blob and its mask, as a table."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = ["image,patient,label,mask,split,modality,body_part,sequence"]
     for i in range(24):
@@ -347,15 +364,14 @@ def arguments(data: Path, cache: Path, **own: Any) -> dict[str, Any]:
 def trained(root: Path) -> Trained:
     """Made once a session below pytest's own folder, in about half a minute of one core."""
     data = table(root / "data")
-    out = Trained(data, root / "cache", *(root / n for n in ("base", "detect", "compare", "explain")))
+    names = ("cache", "base", "detect", "compare", "explain")
+    out = Trained(data, *(root / name for name in names))
 
     def own(**values: Any) -> dict[str, Any]:
         return arguments(out.data, out.cache, **values)
 
     base.main(base.BaseArguments(**own(out=str(out.base), steps=150, language_steps=50)), config())
-    detect.main(
-        detect.DetectArguments(**own(model=str(out.base), out=str(out.detect), steps=100))
-    )
+    detect.main(detect.DetectArguments(**own(model=str(out.base), out=str(out.detect), steps=100)))
     compare.main(
         compare.CompareArguments(**own(model=str(out.detect), out=str(out.compare), steps=75))
     )

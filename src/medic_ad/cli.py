@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from medic_ad import __version__
-from medic_ad.cli_stages import CALIBRATE, EVALUATE, TRAIN, add_stage
+from medic_ad.cli_stages import CALIBRATE, EVALUATE, TRAIN, add_stage, extra
 from medic_ad.errors import MedicADError
 from medic_ad.models import MODELS
 
@@ -162,8 +162,9 @@ def demo(
 ) -> None:
     """Read a made study of real anatomy, whose truth is known, and show both."""
     from medic_ad.cli_show import show_demo
-    from medic_ad.demo import run
 
+    with extra("demo"):
+        from medic_ad.demo import run
     show_demo(run(out, model))
 
 
@@ -219,8 +220,9 @@ def prepare(
 ) -> None:
     """Write the table of samples that training and evaluation take."""
     from medic_ad.cli_show import show_samples
-    from medic_ad.data.prepare import prepare as write_table
 
+    with extra("train"):
+        from medic_ad.data.prepare import prepare as write_table
     if root is None:
         root = Path.cwd() if csv is None else csv.absolute().parent
     written = write_table(name, root, Path(f"{name}.parquet") if out is None else out, csv, seed)

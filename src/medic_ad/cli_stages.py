@@ -7,7 +7,8 @@ import difflib
 import importlib
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,6 +54,25 @@ CALIBRATE = Stage(
 )
 
 
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Name the extra of this package that brings what an import inside lacks.
+
+    Raises:
+        MedicADError: a package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "medic_ad").split(".")[0]
+        if missing == "medic_ad":
+            raise
+        raise MedicADError(
+            f"expected the package {missing}, which is not installed; run "
+            f"pip install 'medic-ad[{name}]'"
+        ) from error
+
+
 def add_stage(app: typer.Typer, name: str, stage: Stage) -> None:
     """Register a stage under its name; its module is imported when the command is used."""
 
@@ -71,15 +91,8 @@ def stage_app(stage: Stage) -> typer.Typer:
     Raises:
         MedicADError: a package that only training needs is not installed.
     """
-    try:
+    with extra("train"):
         module = importlib.import_module(stage.module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "medic_ad":
-            raise
-        raise MedicADError(
-            f"expected the package {error.name.split('.')[0]}, which is not installed; run "
-            "pip install 'medic-ad[train]'"
-        ) from error
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(help=stage.summary)(as_command(getattr(module, stage.arguments), module.main))
     return app

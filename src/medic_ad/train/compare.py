@@ -32,7 +32,7 @@ TRAINED = ("comparer.",)
 class CompareArguments(StageArguments):
     """Arguments of `medic-ad train compare`."""
 
-    steps: int = field(default=1200, metadata={"help": "optimiser steps"})
+    steps: int = field(default=800, metadata={"help": "optimiser steps"})
     batch: int = field(default=12, metadata={"help": "pairs a step; each is read in both orders"})
     label_weight: float = field(default=1.0, metadata={"help": "of worse / stable / better"})
     map_weight: float = field(default=1.0, metadata={"help": "of the signed change map"})
