@@ -85,7 +85,8 @@ def test_all_columns_arrive(tmp_path: Path) -> None:
         root,
         "image,prior,patient,date,label,mask,change,question,answer,split,modality,body_part,"
         "sequence\n"
-        '00.png,01.png,P,2021-03-04,1,02.png,better,"Smaller, or not?",Smaller.,train,mr,brain,T1\n',
+        '00.png,01.png,P,2021-03-04,1,02.png,better,"Smaller, or not?",Smaller.,train,mr,'
+        "brain,T1\n",
     )
     (one,) = table.samples(root, csv)
     assert (one.prior, one.mask, one.change, one.patient) == ("01.png", "02.png", "better", "P")

@@ -147,6 +147,29 @@ def test_generation_equals_the_stock_class(implementation: str) -> None:
     assert compared == 24
 
 
+def test_padded_batches_equal_the_stock_class_and_each_prompt_alone() -> None:
+    ours, stock = twins("sdpa")
+    rows = [tiny.prompt(ours.config, [(8, 8)], tail=t, seed=t) for t in (3, 9)]
+    longest = rows[1]["input_ids"].shape[1]
+    padded = {
+        name: torch.cat(
+            [torch.nn.functional.pad(r[name], (longest - r[name].shape[1], 0)) for r in rows]
+        )
+        for name in rows[0]
+    }
+    images = tiny.packed([(8, 8), (8, 8)], ours.config.vision_config)
+    with torch.no_grad():
+        both = ours(**padded, **images).logits
+        assert torch.equal(both, stock(**padded, **images).logits)
+        for k, row in enumerate(rows):
+            part = {
+                "pixel_values": images["pixel_values"].chunk(2)[k],
+                "image_grid_thw": images["image_grid_thw"][k : k + 1],
+            }
+            alone = ours(**row, **part).logits[0]
+            assert torch.allclose(both[k, -len(alone) :], alone, atol=1e-4)
+
+
 def test_a_read_with_stage_tokens_leaves_nothing_behind() -> None:
     """`rope_deltas` is state on the model: what was read before must not change what comes next."""
     ours, stock = twins("sdpa")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from medic_ad import words
-from medic_ad.data.sample import read_samples
+from medic_ad.data.sample import Sample, read_samples
 from medic_ad.errors import DataError, ModelError
 from medic_ad.model.compare import CompareOutput
 from medic_ad.model.detect import DetectOutput
@@ -348,13 +348,14 @@ def test_system_tokens_are_pulled_to_the_lesion_and_away() -> None:
     mask[:, 8:16, 16:24] = 1  # one patch of a 4 x 4 grid
     sign = torch.full((1, 4, 4), -6.0)
     sign[0, 1, 2] = 6
+    known = torch.ones(1, dtype=torch.bool)
     right, wrong, flat = (
-        float(system_token_loss(stage_one(s, -s), mask)) for s in (sign, -sign, 0 * sign)
+        float(system_token_loss(stage_one(s, -s), mask, known)) for s in (sign, -sign, 0 * sign)
     )
     assert right < 0.05 < flat < wrong
     abnormal = (0 * sign).requires_grad_()
     normal = (0 * sign).requires_grad_()
-    system_token_loss(stage_one(abnormal, normal), mask).backward()
+    system_token_loss(stage_one(abnormal, normal), mask, known).backward()
     assert abnormal.grad is not None and normal.grad is not None
     pull = -abnormal.grad[0]
     assert pull[1, 2] > 0 and (pull.flatten()[torch.arange(16) != 6] < 0).all()
@@ -395,3 +396,34 @@ def test_templates_put_facts_where_stage_tokens_will_stand() -> None:
 def test_compare_arguments_have_their_own_defaults() -> None:
     assert compare.CompareArguments(data="d", out="o").batch == 12
     assert StageArguments(data="d", out="o").batch == 16
+
+
+def test_a_lesion_without_a_mask_counts_for_the_image_and_not_for_the_pixels() -> None:
+    side, grey = 32, np.full((2, 32, 32), 90, np.uint8)
+    samples = [
+        Sample(image=f"{n}.png", group=n, split="train", source="s", label=float(n == "ill"))
+        for n in ("ill", "well")
+    ]
+    rendered = Rendered(
+        image=grey,
+        clean=grey,
+        sham=grey,
+        mask=np.zeros((2, side, side), bool),
+        labelled=np.array([False, True]),
+        label=np.array([1.0, 0.0], np.float32),
+        samples=samples,
+    )
+    rng = np.random.default_rng(0)
+    slices = Slices(rendered, masked=False)
+    batch = scan_batch([slices.scan(rng) for _ in range(40)], torch.Generator().manual_seed(0))
+    assert 5 < int(batch["known"].sum()) < 35
+    assert torch.equal(batch["label"], (~batch["known"]).float())
+    assert Slices(rendered).usable.tolist() == [1]
+    logits = torch.randn(2, 1, 4, 4, requires_grad=True)
+    out = DetectOutput(logit=torch.zeros(2), abnormal=logits, normal=-logits)
+    mask = torch.zeros(2, side, side)
+    loss = system_token_loss(out, mask, torch.tensor([False, True]))
+    loss.backward()
+    assert logits.grad is not None
+    assert not logits.grad[0].any() and logits.grad[1].any()
+    assert float(system_token_loss(out, mask, torch.zeros(2, dtype=torch.bool))) == 0

@@ -181,6 +181,8 @@ def main(arguments: CalibrateArguments) -> Path:
             "expected samples that name their sequence, found none; fill the column sequence"
         )
     network.config.scope = [f"{arguments.scope} {name}" for name in entries]
+    network.config.scope_modalities = sorted({s.modality for s in train if s.modality})
+    network.config.scope_body_parts = sorted({s.body_part for s in train if s.body_part})
     network.calibration = Calibration(len(entries), network.config.vision_config.hidden_size)
     model = Model(arguments.model, network, processor, "")
     lesions = Slices(render(val, side, cache))

@@ -134,6 +134,7 @@ def show_demo(demo: Demo) -> None:
     console = _console()
     table = _table("", "planted", "found", "")
     verdicts = {True: "[green]as planted[/]", False: "[red]not as planted[/]", None: ""}
+    table.columns[0].no_wrap = table.columns[3].no_wrap = True
     for row in demo.rows:
         table.add_row(row.what, row.planted, escape(row.found), verdicts[row.right])
     console.print(table)

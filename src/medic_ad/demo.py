@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -205,6 +206,7 @@ def compare(planted: Planted, healthy: Report, before: Report, now: Report) -> l
     label = "none" if now.change is None else now.change.label
     scores = None if now.change is None else now.change.scores
     label_found = label.replace("_", " ") + ("" if scores is None else f" {scores[label]:.2f}")
+    said = re.split(r"(?<=\.)\s", now.text)[0] or "none"
     overlap = f"{area_now} mm², Dice {dice(found(now), truth):.2f}"
     score_now = _scored(decision_word(now), now.score)
     score_healthy = _scored(decision_word(healthy), healthy.score)
@@ -215,7 +217,7 @@ def compare(planted: Planted, healthy: Report, before: Report, now: Report) -> l
         Row(
             "Place in the text",
             cell_words(*cell),
-            now.text or "none",
+            said,
             located_cell(now.text) == cell,
         ),
         Row("Change", "worse", label_found, label == "worse"),

@@ -15,16 +15,16 @@ import transformers
 from medic_ad import __version__
 from medic_ad.change import compare_studies
 from medic_ad.finding import Change, decide, find
-from medic_ad.image import Image, same_body_part
+from medic_ad.image import Image, same_body_part, same_modality
 from medic_ad.load import Model
 from medic_ad.look import BATCH, Look, describe, look, say
+from medic_ad.model.configuration import MedicADConfig
 from medic_ad.processor import fit_square, grey_window, restore
 from medic_ad.report.report import Report
 from medic_ad.report.rules import due_warnings
 from medic_ad.report.schema import NOTICE
 from medic_ad.study import Study
 
-MODALITY, BODY_PARTS = "MR", ("BRAIN", "HEAD")  # what a scope entry "brain MR ..." stands for
 LOOKED_SHARE = 0.15  # slices with less foreground than this share of the fullest are not looked at
 STUDY_SLICES = 3  # a volume's logit is the mean of its highest three
 
@@ -51,14 +51,17 @@ class Scan:
     reason: str | None = None
 
 
-def declared_out_of_scope(image: Image) -> str | None:
+def declared_out_of_scope(image: Image, config: MedicADConfig) -> str | None:
     """The reason when what the file or the caller says already lies outside every scope entry."""
-    if image.modality is not None and image.modality != MODALITY:
-        return f"the modality is {image.modality}, the model's scope is {MODALITY}"
-    if image.body_part is not None and not any(
-        same_body_part(image.body_part, p) for p in BODY_PARTS
+    modalities, parts = config.scope_modalities, config.scope_body_parts
+    if (
+        image.modality
+        and modalities
+        and not any(same_modality(image.modality, m) for m in modalities)
     ):
-        return f"the body part is {image.body_part}, the model's scope is {BODY_PARTS[0]}"
+        return f"the modality is {image.modality}, the model's scope is {', '.join(modalities)}"
+    if image.body_part and parts and not any(same_body_part(image.body_part, p) for p in parts):
+        return f"the body part is {image.body_part}, the model's scope is {', '.join(parts)}"
     return None
 
 
@@ -74,7 +77,7 @@ def scan(image: Image, model: Model) -> Scan:
     """Detect and explain one image: score, scope and heatmap. No text, no decision."""
     calibration = model.network.calibration
     nothing = np.full(image.grid, np.nan, np.float32)
-    reason = declared_out_of_scope(image)
+    reason = declared_out_of_scope(image, model.config)
     if reason:
         return Scan(None, None, None, float("nan"), nothing, None, reason)
     slices, window = image.slices(), grey_window(image.pixels)

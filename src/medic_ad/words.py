@@ -48,8 +48,15 @@ def anomaly_sentence(cell: tuple[int, int] | None) -> str:
     return f"There is an anomaly in the {cell_words(*cell)} of the image."
 
 
+def presence_dialogue(abnormal: bool, rng: np.random.Generator) -> tuple[str, str]:
+    """A question about one scan whose lesion has a label but no mask, and its answer."""
+    if rng.random() < 0.5:
+        return "Is there an anomaly?", "Yes." if abnormal else "No."
+    return "Is the scan normal?", "No." if abnormal else "Yes."
+
+
 def detect_dialogue(
-    cell: tuple[int, int] | None, sequence: str, rng: np.random.Generator
+    cell: tuple[int, int] | None, sequence: str | None, rng: np.random.Generator
 ) -> tuple[str, str]:
     """A question about one scan and its answer; half of them the default question."""
     words = None if cell is None else cell_words(*cell)
@@ -60,11 +67,15 @@ def detect_dialogue(
             NO_ANOMALY if words is None else f"In the {words} of the image.",
         ),
         ("Is the scan normal?", "Yes." if words is None else "No."),
-        ("What kind of scan is this?", SEQUENCES[sequence]),
-        ("Describe the scan.", f"{SEQUENCES[sequence]} {anomaly_sentence(cell)}"),
         ("Is it worse than before?", NO_PRIOR),
         (COMPARE_QUESTION, NO_PRIOR),
     ]
+    if sequence in SEQUENCES:
+        kind = SEQUENCES[sequence]
+        dialogues += [
+            ("What kind of scan is this?", kind),
+            ("Describe the scan.", f"{kind} {anomaly_sentence(cell)}"),
+        ]
     if rng.random() < 0.5:
         return DETECT_QUESTION, anomaly_sentence(cell)
     return dialogues[rng.integers(len(dialogues))]

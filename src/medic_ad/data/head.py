@@ -1,4 +1,4 @@
-"""Training data, generator: where the head and the brain of a slice are, and where a lesion fits."""
+"""Training data, generator: head and brain of a slice, and where a lesion fits in."""
 
 from __future__ import annotations
 

@@ -24,6 +24,8 @@ class MedicADConfig(Qwen2_5_VLConfig):
         image_size: side in pixels of the square that the processor fits an image into.
         scope: names of the calibrated scope entries, e.g. "brain MR T1-CE"; anything else is
             out of scope. Empty until fitted.
+        scope_modalities, scope_body_parts: DICOM codes and terms that a file may state to be in
+            scope; filled with `scope`.
         image_tap_indexes: vision blocks whose outputs are tapped; `None` means the blocks
             that attend globally.
     """
@@ -41,6 +43,8 @@ class MedicADConfig(Qwen2_5_VLConfig):
     pixel_channels: list[int] | tuple[int, ...] = (32, 64)
     image_size: int = 448
     scope: list[str] | tuple[str, ...] = ()
+    scope_modalities: list[str] | tuple[str, ...] = ()
+    scope_body_parts: list[str] | tuple[str, ...] = ()
     image_tap_indexes: list[int] | tuple[int, ...] | None = None
 
     @property

@@ -307,7 +307,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         if count != given:
             raise ModelError(
                 f"expected {given} places for stage embeddings of token {token_id}, found {count} "
-                "in the prompt; pass the prompt and images as the processor returns them, untruncated"
+                "in the prompt; pass prompt and images as the processor returns them, untruncated"
             )
         if not count:
             return inputs_embeds

@@ -51,7 +51,8 @@ class DetectStage(Stage):
         self,
         image: torch.Tensor,
         mask: torch.Tensor,
-        cell: list,
+        label: torch.Tensor,
+        known: torch.Tensor,
         dialogues: list[tuple[str, str]],
         **_,
     ) -> dict:
@@ -60,9 +61,8 @@ class DetectStage(Stage):
         with torch.no_grad():
             vision = self.model.encode(**images)
         out = self.model.detector(torch.stack(vision.taps), torch.stack(vision.merged))
-        label = torch.tensor([float(c is not None) for c in cell], device=image.device)
         image_loss = binary_cross_entropy_with_logits(out.logit, label)
-        pixel_loss = system_token_loss(out, mask)
+        pixel_loss = system_token_loss(out, mask, known)
         prompts = [self.processor.prompt(q, answer=a) for q, a in dialogues]
         merged = vision.merged[0][0].numel()
         text = self.processor.text(prompts, config, merged).to(image.device)
@@ -89,13 +89,17 @@ class DetectStage(Stage):
         }
 
 
-def system_token_loss(out: DetectOutput, mask: torch.Tensor) -> torch.Tensor:
+def system_token_loss(out: DetectOutput, mask: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Pixel loss of stage 1: every tap's abnormal and normal logits against the share of lesion.
 
     Args:
         out: of a batch, logits `(B, L, h, w)`.
         mask: `(B, H, W)` in {0, 1}.
+        known: `(B,)` bool, whose mask is the truth; the others do not count.
     """
+    if not known.any():
+        return out.logit.new_zeros(())
+    out, mask = DetectOutput(**{name: value[known] for name, value in out.items()}), mask[known]
     share = adaptive_avg_pool2d(mask[:, None], out.abnormal.shape[-2:]).expand_as(out.abnormal)
     # a patch that is a tenth lesion is abnormal to that tenth; rare, so it weighs more
     weight = 1 + 4 * (share > 0)
@@ -115,13 +119,18 @@ def main(arguments: DetectArguments) -> Path:
             Path(arguments.cache),
         ),
         source_weights(arguments),
+        masked=False,
     )
 
     def scans(rng, generator):
         batch = scan_batch([slices.scan(rng) for _ in range(arguments.batch)], generator)
         batch["dialogues"] = [
             words.detect_dialogue(cell, sequence, rng)
-            for cell, sequence in zip(batch["cell"], batch["sequence"], strict=True)
+            if known
+            else words.presence_dialogue(bool(label), rng)
+            for cell, sequence, known, label in zip(
+                *(batch[name] for name in ("cell", "sequence", "known", "label")), strict=True
+            )
         ]
         return batch
 

@@ -21,6 +21,7 @@ from medic_ad.data.synthetic import (
     rescale_lesion,
     transplant,
 )
+from medic_ad.errors import DataError
 from medic_ad.train.render import Rendered
 from medic_ad.words import cell_of
 
@@ -39,12 +40,22 @@ class Slices:
     Args:
         rendered: the slices.
         weights: source name -> share of the draws; sources left out share the rest by size.
+        masked: draw only slices whose lesions are known pixel by pixel; without it, slices that
+            have a label and no mask are drawn too, as they are.
     """
 
-    def __init__(self, rendered: Rendered, weights: dict[str, float] | None = None) -> None:
+    def __init__(
+        self, rendered: Rendered, weights: dict[str, float] | None = None, masked: bool = True
+    ) -> None:
         self.rendered = rendered
         area = rendered.mask.sum((1, 2))
-        self.usable = np.flatnonzero((area == 0) | (area >= MINIMUM_LESION))
+        told = rendered.labelled | (np.isfinite(rendered.label) & (not masked))
+        self.usable = np.flatnonzero(told & ((area == 0) | (area >= MINIMUM_LESION)))
+        if not len(self.usable):
+            raise DataError(
+                "expected slices with a label and a mask (or label 0), found none; fill the "
+                "columns label and mask of the table"
+            )
         self.lesions = np.flatnonzero(area >= MINIMUM_LESION)
         sources = np.array([s.source for s in rendered.samples])
         self.by_source = {
@@ -84,7 +95,9 @@ class Slices:
         """One scan: `image` and, for stage 3, its lesion-free twin `clean`, with `mask`."""
         r, i = self.rendered, self._index(rng)
         kind = rng.choice(list(SCAN_KINDS), p=list(SCAN_KINDS.values()))
-        image, mask = _grey(r.image[i]), r.mask[i]
+        image, mask, known = _grey(r.image[i]), r.mask[i], bool(r.labelled[i])
+        if not known:  # nothing is known to remove or to keep: drawn as it is
+            kind = "real"
         if kind == "transplant" and len(self.lesions):
             image, mask = self.transplanted(r.clean[i], rng, r.samples[i].sequence)
         elif kind == "sham":
@@ -95,6 +108,8 @@ class Slices:
             "image": image,
             "clean": _grey(r.clean[i]),
             "mask": mask,
+            "known": known,
+            "label": float(r.label[i]),
             "sequence": r.samples[i].sequence,
         }
 
@@ -171,7 +186,10 @@ def photometric(x: torch.Tensor, generator: torch.Generator, strength: float = 1
 
 
 def scan_batch(rows: list[dict], generator: torch.Generator) -> dict:
-    """Rows of `Slices.scan` -> augmented image, clean, mask `(B, S, S)`, cells, sequences."""
+    """Rows of `Slices.scan` -> augmented image, clean, mask `(B, S, S)`, labels, cells, sequences.
+
+    `known` `(B,)` says whose mask is the truth; `label` `(B,)` is 1 abnormal, 0 normal.
+    """
     image, clean, mask = (
         torch.from_numpy(np.stack([r[k] for r in rows]).astype(np.float32))
         for k in ("image", "clean", "mask")
@@ -179,10 +197,14 @@ def scan_batch(rows: list[dict], generator: torch.Generator) -> dict:
     moved = warp(torch.stack([image, clean, mask], 1), _affine(len(rows), 1.0, generator))
     image, clean = photometric(moved[:, :2], generator).unbind(1)
     mask = (moved[:, 2] > 0.5).float()
+    known = torch.tensor([r["known"] for r in rows])
+    told = torch.tensor([r["label"] for r in rows])
     return {
         "image": image,
         "clean": clean,
         "mask": mask,
+        "known": known,
+        "label": torch.where(known, mask.flatten(1).amax(1), told),
         "cell": [mask_cell(m) for m in mask],
         "sequence": [r["sequence"] for r in rows],
     }
