@@ -153,6 +153,7 @@ def main(arguments: CardArguments) -> dict[str, Any]:
     (out / "card.md").write_text(text)
     if arguments.card:
         insert(Path(arguments.card), text)
+    console.print(f"Written: {out / 'card.json'}")
     return result
 
 
