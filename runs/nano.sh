@@ -16,6 +16,7 @@ OUT=${OUT:-src/medic_ad/weights/nano}
 CARD=${CARD:-MODEL_CARD.md}
 DATA=$BUILD/nano.parquet
 CACHE=$BUILD/cache
+WEIGHTS=ms_cross_sectional=0.15,mni152=0.08 # share of the draws per source
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc 2>/dev/null || sysctl -n hw.ncpu)}
 command -v medic-ad >/dev/null || PATH="$PWD/.venv/bin:$PATH"
 mkdir -p "$BUILD"
@@ -33,16 +34,16 @@ stage() { # NAME COMMAND...: runs the command unless it finished before
 }
 
 stage data medic-ad data prepare nano --root "$ROOT" --out "$DATA"
-stage base medic-ad train base --data "$DATA" --out "$BUILD/base" --cache "$CACHE"
+stage base medic-ad train base --data "$DATA" --out "$BUILD/base" --cache "$CACHE" --weights "$WEIGHTS"
 stage detect medic-ad train detect --model "$BUILD/base" \
-    --data "$DATA" --out "$BUILD/detect" --cache "$CACHE"
+    --data "$DATA" --out "$BUILD/detect" --cache "$CACHE" --weights "$WEIGHTS"
 stage compare medic-ad train compare --model "$BUILD/detect" \
-    --data "$DATA" --out "$BUILD/compare" --cache "$CACHE"
+    --data "$DATA" --out "$BUILD/compare" --cache "$CACHE" --weights "$WEIGHTS"
 stage explain medic-ad train explain --model "$BUILD/compare" \
-    --data "$DATA" --out "$BUILD/explain" --cache "$CACHE"
+    --data "$DATA" --out "$BUILD/explain" --cache "$CACHE" --weights "$WEIGHTS"
 stage calibrate medic-ad calibrate --model "$BUILD/explain" \
     --data "$DATA" --out "$OUT" --cache "$CACHE"
 stage records cp "$BUILD"/explain/*.run.json "$OUT"
-stage unet medic-ad evaluate unet --data "$DATA" --out "$BUILD/unet" --cache "$CACHE"
+stage unet medic-ad evaluate unet --data "$DATA" --out "$BUILD/unet" --cache "$CACHE" --weights "$WEIGHTS"
 stage card medic-ad evaluate card --model "$OUT" --data-root "$ROOT" \
     --unet "$BUILD/unet" --out "$BUILD/card" --card "$CARD"

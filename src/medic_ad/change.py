@@ -44,6 +44,12 @@ def compare_studies(
         )
         return change, "", [current], None
     outputs, halfway_map, key = compare_slices(alignment, model)
+    for when, date in (("prior", key[0]), ("current study", key[1])):
+        _, distance, limit = model.network.calibration.entry(date.gate[0])
+        if distance > limit:
+            reason = f"The {when} is out of scope: distance {distance:.1f}, limit {limit:.1f}."
+            change = Change("not_comparable", None, None, reason=reason, alignment=record, **dates)
+            return change, "", [current], None
     scores = change_scores(outputs, model.network.calibration.temperature())
     mask = np.abs(halfway_map) > 0.5
     change = Change(

@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -118,7 +117,6 @@ def pick_device(device: str | None) -> torch.device:
     return picked
 
 
-@lru_cache(maxsize=2)
 def load_model(name_or_path: str = "nano", device: str | None = None) -> Model:
     """Load a model by name or from a folder in the Hub's layout.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,11 +55,6 @@ def look(model: Model, canvases: torch.Tensor) -> Look:
         heatmaps=explained.sigmoid(),
         gate=vision.gate_features().float(),
     )
-
-
-def batches(canvases: torch.Tensor, size: int = BATCH) -> Iterator[torch.Tensor]:
-    """Canvases in parts of `size`."""
-    yield from canvases.split(size)
 
 
 @torch.inference_mode()

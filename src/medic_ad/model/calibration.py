@@ -65,7 +65,7 @@ class Calibration(nn.Module):
         )
 
     def entry(self, features: torch.Tensor) -> tuple[int, float, float]:
-        """The nearest scope entry of one image.
+        """The nearest scope entry of one image, in units of each entry's own limit.
 
         Args:
             features: `(F,)` gate features.

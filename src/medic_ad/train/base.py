@@ -126,12 +126,14 @@ class VisionPretraining(Stage):
         )  # (B, L, SUB * h, SUB * w)
         side = image.shape[-1] // logits.shape[-1]
         target = nn.functional.avg_pool2d(mask[:, None], side).expand_as(logits)
-        weights = torch.tensor([0.25, 0.5, 1.0, 1.0])[-logits.shape[1] :, None, None]
+        weights = logits.new_tensor([0.25, 0.5, 1.0, 1.0])[-logits.shape[1] :, None, None]
         dense = (
             binary_cross_entropy_with_logits(logits, target, reduction="none") * weights
         ).mean()
         dice = soft_dice(logits[:, -1].sigmoid(), target[:, -1])
-        kinds = torch.tensor([list(words.SEQUENCES).index(s) for s in sequence])
+        kinds = torch.tensor(
+            [list(words.SEQUENCES).index(s) for s in sequence], device=image.device
+        )
         kind = cross_entropy(self.sequence(taps[:, -1].mean((-2, -1))), kinds)
         return {
             "loss": 4 * dense + dice + 0.1 * kind,
@@ -150,7 +152,7 @@ class LanguagePretraining(Stage):
 
     def forward(self, image: torch.Tensor, prompts: list[str], merged: int, **_) -> dict:
         config = self.model.config
-        text = self.processor.text(prompts, config, merged)
+        text = self.processor.text(prompts, config, merged).to(image.device)
         images = self.processor.images(image, config)
         labels = answer_labels(text["input_ids"], self.processor.tokenizer)
         return {"loss": self.model(**text, **images, labels=labels).loss}

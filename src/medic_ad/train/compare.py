@@ -33,14 +33,14 @@ class CompareArguments(StageArguments):
     """Arguments of `medic-ad train compare`."""
 
     steps: int = field(default=800, metadata={"help": "optimiser steps"})
-    batch: int = field(default=12, metadata={"help": "pairs a step; each is read in both orders"})
+    batch: int = field(default=12, metadata={"help": "pairs a step, in either order"})
     label_weight: float = field(default=1.0, metadata={"help": "of worse / stable / better"})
     map_weight: float = field(default=1.0, metadata={"help": "of the signed change map"})
     language_weight: float = field(default=0.5, metadata={"help": "of the language-model loss"})
 
 
 class CompareStage(Stage):
-    """Change label + signed change map + language, half of the texts in either order."""
+    """Change label + signed change map + language, on pairs drawn in either order."""
 
     def __init__(self, model, processor, arguments: CompareArguments) -> None:
         super().__init__()

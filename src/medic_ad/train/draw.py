@@ -62,6 +62,12 @@ class Slices:
             name: self.usable[sources[self.usable] == name] for name in np.unique(sources)
         }
         given = weights or {}
+        unknown = sorted(set(given) - set(self.by_source))
+        if unknown:
+            raise DataError(
+                f"expected --weights to name sources of the table ({', '.join(self.by_source)}), "
+                f"got {unknown[0]!r}; correct the name or leave it out"
+            )
         sizes = {n: len(i) for n, i in self.by_source.items()}
         rest = max(0.0, 1 - sum(given.values()))
         free = sum(v for n, v in sizes.items() if n not in given) or 1
@@ -115,6 +121,10 @@ class Slices:
 
     def pair(self, rng: np.random.Generator) -> dict:
         """Two dates of one slice: `image` (baseline) and `followup`, their masks, and `change`."""
+        if not len(self.lesions):
+            raise DataError(
+                "expected lesions with masks to make pairs from, found none; fill the column mask"
+            )
         r, kind = self.rendered, rng.choice(list(PAIR_KINDS), p=list(PAIR_KINDS.values()))
         i = self._index(rng, lesion=kind != "absent")
         clean = _grey(r.clean[i])

@@ -47,7 +47,7 @@ class StageArguments:
         default=250, metadata={"help": "steps between checkpoints to resume from"}
     )
     weights: str = field(
-        default="ms_cross_sectional=0.15,mni152=0.08",
+        default="",
         metadata={"help": "share of the draws per source; the others share the rest by size"},
     )
     exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
@@ -182,7 +182,7 @@ def fit(stage: Stage, model: nn.Module, draws: Draws, arguments: StageArguments,
     Resumes from the last checkpoint under `out/checkpoints` when there is one.
 
     Returns:
-        The run's record, also written to `out/record.json`.
+        The run's record, also written to `out/NAME.run.json`.
 
     Raises:
         ModelError: a frozen tensor changed.
