@@ -221,7 +221,7 @@ def test_training_on_what_is_no_table_is_one_sentence(tmp_path: Path) -> None:
     done = invoke("train", "detect", "--data", table, "--out", tmp_path / "out", "--model", FOLDER)
     refused(done, "cannot be read as a Parquet table")
     done = invoke("train", "detect", "--data", table, "--out", tmp_path, "--model", tmp_path)
-    refused(done, "expected a checkpoint")
+    refused(done, "expected the name of a model or a folder")
 
 
 def test_reading_needs_no_package_of_training_or_demo(scan: Path) -> None:
@@ -499,7 +499,7 @@ def test_a_missing_backbone_key_is_refused(scan: Path, weights: Path) -> None:
 def test_damaged_weights_are_refused(scan: Path, weights: Path) -> None:
     [file] = weights.glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:1000])
-    refused(invoke("read", scan, "--model", weights), "expected a checkpoint")
+    refused(invoke("read", scan, "--model", weights), "expected the name of a model or a folder")
 
 
 # ---------------------------------------------------------------- info and data

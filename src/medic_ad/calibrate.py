@@ -21,7 +21,7 @@ from sklearn.metrics import f1_score
 
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.load import Model, load_checkpoint
+from medic_ad.load import Model, find_checkpoint, load_checkpoint
 from medic_ad.look import BATCH, compare, look
 from medic_ad.model.calibration import FITTED, Calibration
 from medic_ad.model.compare import CHANGE_LABELS
@@ -170,7 +170,7 @@ def change_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def main(arguments: CalibrateArguments) -> Path:
     """Fit every number on the validation split and write the weights with it."""
-    network, processor = load_checkpoint(arguments.model)
+    network, processor = load_checkpoint(find_checkpoint(arguments.model))
     network.eval()
     side, cache = network.config.image_size, Path(arguments.cache)
     train = split(arguments.data, "train", arguments.exclude)
@@ -186,6 +186,10 @@ def main(arguments: CalibrateArguments) -> Path:
     network.calibration = Calibration(len(entries), network.config.vision_config.hidden_size)
     model = Model(arguments.model, network, processor, "")
     lesions = Slices(render(val, side, cache))
+    if not len(lesions.lesions):
+        raise DataError(
+            "expected validation slices with a lesion mask, found none; give split val some"
+        )
     report: dict = {}
     for index, name in enumerate(entries):
         fit = _entry(model, name, train, val, lesions, arguments)

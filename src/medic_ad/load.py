@@ -5,19 +5,34 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from medic_ad.errors import ModelError
+from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration, refuse_unfit_keys
 from medic_ad.model.pixel import arrange
 from medic_ad.models import MODELS
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+UNLOADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    SafetensorError,
+    HFValidationError,
+)
+DEVICES = ("cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
@@ -48,14 +63,63 @@ class Model:
         return self.network.device
 
 
-def load_checkpoint(path: str | Path) -> tuple[MedicADForConditionalGeneration, MedicADProcessor]:
-    """Network and processor from a folder in the Hub's layout, or from a Qwen2.5-VL checkpoint.
+def find_checkpoint(name_or_path: str | Path, hub: bool = False) -> str | Path:
+    """The folder of a named model, or the folder itself; with `hub` also a name `owner/model`.
 
     Raises:
-        ModelError: the folder is no checkpoint, or its weights do not fit its configuration.
+        ModelError: there is no such model, with the near names.
+    """
+    name = str(name_or_path)
+    folder = MODELS[name].path if name in MODELS else Path(name)
+    if (folder / "config.json").is_file():
+        return folder
+    if hub and HUB_NAME.fullmatch(name) and not Path(name).parent.exists():
+        return name
+    near = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(MODELS)}"
+    raise ModelError(
+        f"expected the name of a model or a folder with config.json, got {name!r}; {hint}"
+    )
+
+
+def check_config(path: str | Path) -> str:
+    """The model type of a checkpoint that these classes can build.
+
+    Raises:
+        ModelError: another architecture, or a configuration without its parts.
+    """
+    config = AutoConfig.from_pretrained(path)
+    stated, _ = PreTrainedConfig.get_config_dict(path)
+    if config.model_type not in ("qwen2_5_vl", MedicADConfig.model_type):
+        raise ModelError(
+            f"expected a Qwen2.5-VL or Medic-AD checkpoint, but {path} is {config.model_type!r}; "
+            "name another checkpoint"
+        )
+    if config.model_type == MedicADConfig.model_type:
+        lacking = [part for part in ("text_config", "vision_config") if not stated.get(part)]
+        if lacking:
+            raise ModelError(
+                f"expected {lacking[0]} in the config.json of {path}, found none; use the "
+                "configuration that belongs to the weights"
+            )
+        vision, side = config.vision_config, config.image_size
+        step = vision.patch_size * vision.spatial_merge_size
+        if not isinstance(side, int) or side < step or side % step:
+            raise ModelError(
+                f"expected image_size as a multiple of {step} in the config.json of {path}, got "
+                f"{side!r}; use the configuration that belongs to the weights"
+            )
+    return config.model_type
+
+
+def load_checkpoint(path: str | Path) -> tuple[MedicADForConditionalGeneration, MedicADProcessor]:
+    """Network and processor from what `find_checkpoint` gives.
+
+    Raises:
+        ModelError: it is no checkpoint, or its weights do not fit its configuration.
     """
     try:
-        kind = AutoConfig.from_pretrained(path).model_type
+        kind = check_config(path)
         if kind == "qwen2_5_vl":
             processor = processor_from_base(path)
             ano, diff = processor.tokenizer.convert_tokens_to_ids([ANO, DIFF])
@@ -67,7 +131,9 @@ def load_checkpoint(path: str | Path) -> tuple[MedicADForConditionalGeneration, 
             path, output_loading_info=True, ignore_mismatched_sizes=True
         )
         processor = MedicADProcessor.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError, SafetensorError, HFValidationError) as error:
+        if not processor.chat_template:
+            raise ValueError("the processor has no chat template")
+    except UNLOADABLE as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"expected a checkpoint that loads in {path}, but: {first}; give a folder with "
@@ -108,6 +174,8 @@ def pick_device(device: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
+        if picked.type not in DEVICES:
+            raise RuntimeError(f"{picked.type} is none of {', '.join(DEVICES)}")
         torch.empty(1, device=picked)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
@@ -129,14 +197,7 @@ def load_model(name_or_path: str = "nano", device: str | None = None) -> Model:
     """
     picked = pick_device(device)
     info = MODELS.get(name_or_path)
-    folder = info.path if info else Path(name_or_path)
-    if not (folder / "config.json").is_file():
-        near = difflib.get_close_matches(str(name_or_path), MODELS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(MODELS)}"
-        raise ModelError(
-            "expected the name of a model or a folder with config.json, got "
-            f"{str(name_or_path)!r}; {hint}"
-        )
+    folder = Path(find_checkpoint(name_or_path))
     network, processor = load_checkpoint(folder)
     network.eval().to(picked)
     arrange(network, torch.channels_last)

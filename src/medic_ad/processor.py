@@ -119,6 +119,19 @@ class MedicADProcessor(ProcessorMixin):
         patches, grids = patchify(canvases, config, own.image_mean, own.image_std)
         return {"pixel_values": patches, "image_grid_thw": grids}
 
+    def check_question(self, question: str) -> None:
+        """Refuse a question that holds one of the tokenizer's special tokens.
+
+        Raises:
+            ModelError: it does.
+        """
+        for token in self.tokenizer.all_special_tokens:
+            if token in question:
+                raise ModelError(
+                    f"expected a question in words, but it holds the model's own token {token}; "
+                    "leave it out"
+                )
+
     def prompt(
         self, question: str, images: int = 1, stages: bool = True, answer: str | None = None
     ) -> str:
@@ -130,12 +143,7 @@ class MedicADProcessor(ProcessorMixin):
         Raises:
             ModelError: the question holds one of the tokenizer's special tokens.
         """
-        for token in self.tokenizer.all_special_tokens:
-            if token in question:
-                raise ModelError(
-                    f"expected a question in words, but it holds the model's own token {token}; "
-                    "leave it out"
-                )
+        self.check_question(question)
         content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
         messages: list[dict] = [{"role": "user", "content": content}]
         if answer is not None:

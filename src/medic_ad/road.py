@@ -137,6 +137,8 @@ def read(study: Study, model: Model, question: str | None = None) -> Report:
     Raises:
         ModelError: the model was never calibrated.
     """
+    if question is not None:
+        model.processor.check_question(question)
     result = scan(study.image, model)
     fitted = calibrated(model, result.entry)
     threshold = fitted("heatmap_threshold")

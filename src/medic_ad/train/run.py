@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from medic_ad import __version__
 from medic_ad.data.sample import Sample, read_info, read_samples
 from medic_ad.errors import DataError, ModelError
-from medic_ad.load import load_checkpoint
+from medic_ad.load import find_checkpoint, load_checkpoint
 from medic_ad.model.pixel import arrange
 
 
@@ -51,6 +52,14 @@ class StageArguments:
         metadata={"help": "share of the draws per source; the others share the rest by size"},
     )
     exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "learning_rate", "save_steps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise DataError(
+                    f"expected --{name.replace('_', '-')} above 0, got {value}; give another value"
+                )
 
 
 class Draws(IterableDataset):
@@ -147,7 +156,7 @@ def load_stage(arguments: StageArguments):
         ModelError: `arguments.model` names no checkpoint.
     """
     torch.manual_seed(arguments.seed)
-    return load_checkpoint(arguments.model)
+    return load_checkpoint(find_checkpoint(arguments.model, hub=True))
 
 
 def finish(model, processor, arguments: StageArguments) -> Path:

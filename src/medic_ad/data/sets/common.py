@@ -28,6 +28,10 @@ def rows_of(path: Path, columns: tuple[str, ...], what: str) -> list[dict[str, s
             missing = [column for column in columns if column not in (reader.fieldnames or [])]
             if missing:
                 raise DataError(f"{path} lacks the column {missing[0]!r}: expected {columns}.")
+            names = reader.fieldnames or []
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                raise DataError(f"{path} has the column {twice[0]!r} twice: keep one.")
             rows = [
                 {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
                 for row in reader

@@ -1,0 +1,72 @@
+"""Step 4: names, folders and devices that are no model get one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from medic_ad.errors import DataError, ModelError
+from medic_ad.load import find_checkpoint, load_checkpoint, load_model
+from medic_ad.models import MODELS
+from medic_ad.train.run import StageArguments
+
+
+def test_a_name_a_folder_and_a_hub_name_are_found(tmp_path: Path) -> None:
+    assert find_checkpoint("nano") == MODELS["nano"].path
+    (tmp_path / "config.json").write_text("{}")
+    assert find_checkpoint(tmp_path) == tmp_path
+    hub = "lingshu-medical-mllm/Lingshu-7B"
+    assert find_checkpoint(hub, hub=True) == hub
+    with pytest.raises(ModelError, match="expected the name of a model"):
+        find_checkpoint(hub)
+    with pytest.raises(ModelError, match="did you mean nano"):
+        find_checkpoint("nanno", hub=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model_type": "bert"}, "is 'bert'"),
+        ({"text_config": None}, "expected text_config"),
+        ({"image_size": 0}, "multiple of 24"),
+        ({"image_size": 100}, "multiple of 24"),
+    ],
+)
+def test_a_configuration_that_cannot_be_built_is_refused_at_once(
+    tmp_path: Path, change: dict, sentence: str
+) -> None:
+    config = json.loads((MODELS["nano"].path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=sentence):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("tokenizer.json", "{}"), ("processor_config.json", "[]"), ("chat_template.jinja", None)],
+)
+def test_a_broken_processor_is_one_sentence(tmp_path: Path, file: str, text: str | None) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(MODELS["nano"].path, folder)
+    if text is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(text)
+    with pytest.raises(ModelError, match="expected a checkpoint that loads"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(ModelError, match="expected a device"):
+        load_model("nano", device)
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "learning_rate", "save_steps"])
+@pytest.mark.parametrize("value", [0, -3, float("nan")])
+def test_numbers_of_a_training_run_are_above_zero(name: str, value: float) -> None:
+    with pytest.raises(DataError, match=f"--{name.replace('_', '-')} above 0"):
+        StageArguments(data="x", out="y", **{name: value})  # type: ignore[arg-type]
