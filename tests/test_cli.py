@@ -499,7 +499,7 @@ def test_a_missing_backbone_key_is_refused(scan: Path, weights: Path) -> None:
 def test_damaged_weights_are_refused(scan: Path, weights: Path) -> None:
     [file] = weights.glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:1000])
-    refused(invoke("read", scan, "--model", weights), "expected the name of a model or a folder")
+    refused(invoke("read", scan, "--model", weights), "expected a checkpoint")
 
 
 # ---------------------------------------------------------------- info and data
