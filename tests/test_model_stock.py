@@ -8,8 +8,10 @@ import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from medic_ad.errors import ModelError
+from medic_ad.load import load_model
 from medic_ad.model import attention
 from medic_ad.model.modeling import HEADS, MedicADForConditionalGeneration
+from medic_ad.models import MODELS
 
 # windows are 4 x 4 patches: equal ones are computed in one batch, unequal ones the stock way
 GRIDS: dict[str, list[tuple[int, int]]] = {
@@ -214,3 +216,23 @@ def test_one_vision_pass_serves_the_language_model_too() -> None:
         vision = ours.encode(inputs.pop("pixel_values"), inputs["image_grid_thw"])
         again = ours(**inputs, mm_encoder_outputs={"image": vision.encoder}).logits
     assert torch.equal(again, right)
+
+
+@torch.no_grad()
+def test_the_bundled_nano_equals_the_stock_class_too() -> None:
+    if not (MODELS["nano"].path / "config.json").is_file():
+        pytest.skip("no weights are bundled in this checkout")
+    nano = load_model("nano", "cpu")
+    config = nano.config
+    values = {k: v for k, v in config.to_dict().items() if k != "model_type"}
+    stock = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**values)).eval()
+    backbone = {k: v for k, v in nano.network.state_dict().items() if k.split(".")[0] not in HEADS}
+    stock.load_state_dict(backbone, assign=True)  # the same memory, so the same alignment
+    prompt = nano.processor.prompt("Is there an anomaly, and where?", 2, stages=False)
+    side, merge = config.image_size, 2 * config.vision_config.patch_size
+    inputs = {
+        **nano.processor.text([prompt], config, (side // merge) ** 2),
+        **nano.processor.images(tiny.canvases(2, side=side), config),
+    }
+    mine, theirs = nano.network(**inputs).logits, stock(**inputs).logits
+    assert torch.equal(mine, theirs) and mine.std() > 0.1
