@@ -23,10 +23,9 @@ from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 from medic_ad.model.presets import NANO_VOCABULARY, nano_config
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
-from medic_ad.train.draw import Slices, scan_batch
+from medic_ad.train.draw import scan_batch
 from medic_ad.train.losses import answer_labels, soft_dice
-from medic_ad.train.render import render
-from medic_ad.train.run import Draws, Stage, StageArguments, fit, freeze, source_weights, split
+from medic_ad.train.run import Draws, Stage, StageArguments, fit, freeze, training_slices
 
 SPECIAL = (
     "<|endoftext|>",
@@ -192,14 +191,7 @@ def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
     config = config or nano_config()
     processor = make_processor(config.image_size, arguments.seed)
     model = MedicADForConditionalGeneration(config)
-    slices = Slices(
-        render(
-            split(arguments.data, "train", arguments.exclude),
-            config.image_size,
-            Path(arguments.cache),
-        ),
-        source_weights(arguments),
-    )
+    slices = training_slices(arguments, config.image_size)
     size = arguments.batch
 
     def scans(rng, generator):

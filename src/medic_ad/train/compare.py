@@ -10,9 +10,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from medic_ad import words
 from medic_ad.model.compare import CHANGE_LABELS, CompareOutput, Date
-from medic_ad.train.draw import Slices, pair_batch
+from medic_ad.train.draw import pair_batch
 from medic_ad.train.losses import answer_labels, soft_dice
-from medic_ad.train.render import render
 from medic_ad.train.run import (
     Draws,
     Stage,
@@ -21,8 +20,7 @@ from medic_ad.train.run import (
     fit,
     freeze,
     load_stage,
-    source_weights,
-    split,
+    training_slices,
 )
 
 TRAINED = ("comparer.",)
@@ -122,14 +120,7 @@ def main(arguments: CompareArguments) -> Path:
     """Train stage 2 on the weights in `arguments.model`; write it to `arguments.out`."""
     model, processor = load_stage(arguments)
     config = model.config
-    slices = Slices(
-        render(
-            split(arguments.data, "train", arguments.exclude),
-            config.image_size,
-            Path(arguments.cache),
-        ),
-        source_weights(arguments),
-    )
+    slices = training_slices(arguments, config.image_size)
 
     def pairs(rng, generator):
         batch = pair_batch([slices.pair(rng) for _ in range(arguments.batch)], generator)

@@ -10,9 +10,8 @@ from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_l
 
 from medic_ad import words
 from medic_ad.model.detect import DetectOutput
-from medic_ad.train.draw import Slices, scan_batch
+from medic_ad.train.draw import scan_batch
 from medic_ad.train.losses import answer_labels, soft_dice
-from medic_ad.train.render import render
 from medic_ad.train.run import (
     Draws,
     Stage,
@@ -21,8 +20,7 @@ from medic_ad.train.run import (
     fit,
     freeze,
     load_stage,
-    source_weights,
-    split,
+    training_slices,
 )
 
 TRAINED = ("detector.",)
@@ -112,15 +110,7 @@ def main(arguments: DetectArguments) -> Path:
     """Train stage 1 on the backbone in `arguments.model`; write it to `arguments.out`."""
     model, processor = load_stage(arguments)
     config = model.config
-    slices = Slices(
-        render(
-            split(arguments.data, "train", arguments.exclude),
-            config.image_size,
-            Path(arguments.cache),
-        ),
-        source_weights(arguments),
-        masked=False,
-    )
+    slices = training_slices(arguments, config.image_size, masked=False)
 
     def scans(rng, generator):
         batch = scan_batch([slices.scan(rng) for _ in range(arguments.batch)], generator)

@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from monai.losses import DiceFocalLoss
 
-from medic_ad.train.draw import Slices, scan_batch
+from medic_ad.train.draw import scan_batch
 from medic_ad.train.losses import soft_dice
-from medic_ad.train.render import render
 from medic_ad.train.run import (
     Draws,
     Stage,
@@ -19,8 +18,7 @@ from medic_ad.train.run import (
     fit,
     freeze,
     load_stage,
-    source_weights,
-    split,
+    training_slices,
 )
 
 TRAINED = ("explainer.",)
@@ -76,14 +74,7 @@ def main(arguments: ExplainArguments) -> Path:
     """Train stage 3 on the weights in `arguments.model`; write it to `arguments.out`."""
     model, processor = load_stage(arguments)
     config = model.config
-    slices = Slices(
-        render(
-            split(arguments.data, "train", arguments.exclude),
-            config.image_size,
-            Path(arguments.cache),
-        ),
-        source_weights(arguments),
-    )
+    slices = training_slices(arguments, config.image_size)
     twins = max(1, round(SWAPPED * arguments.batch))
 
     def scans(rng, generator):

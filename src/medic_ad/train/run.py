@@ -23,6 +23,8 @@ from medic_ad.data.sample import Sample, read_info, read_samples
 from medic_ad.errors import DataError, ModelError
 from medic_ad.load import find_checkpoint, load_checkpoint
 from medic_ad.model.pixel import arrange
+from medic_ad.train.draw import Slices
+from medic_ad.train.render import render
 
 
 @dataclass
@@ -147,6 +149,14 @@ def source_weights(arguments: StageArguments) -> dict[str, float]:
             f"expected --weights as name=share,name=share, got {arguments.weights!r}; write e.g. "
             "ms_cross_sectional=0.15"
         ) from error
+
+
+def training_slices(arguments: StageArguments, side: int, masked: bool = True) -> Slices:
+    """The train split rendered at `side`, to draw from with the sources' weights."""
+    samples = split(arguments.data, "train", arguments.exclude)
+    return Slices(
+        render(samples, side, Path(arguments.cache)), source_weights(arguments), masked=masked
+    )
 
 
 def load_stage(arguments: StageArguments):
