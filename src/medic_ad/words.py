@@ -93,11 +93,21 @@ def compare_dialogue(change: str, rng: np.random.Generator) -> tuple[str, str]:
     return dialogues[rng.integers(len(dialogues))]
 
 
-def hint(cell: tuple[int, int] | None) -> str:
-    """The facts of one scan in words; `base` answers from them, `<Ano>` takes their place."""
-    return " no anomaly" if cell is None else f" anomaly {cell_words(*cell)}"
+# share of a lesion that lies in one cell of the pooled grid -> the word for it
+SHARES = ((0.5, " most"), (0.15, " some"), (0.02, " little"), (0.0, " no"))
 
 
-def change_hint(change: str | None) -> str:
-    """The facts of a pair in words; `<Diff>` takes their place."""
-    return " no prior" if change is None else f" {change}"
+def hint(shares: np.ndarray) -> str:
+    """The facts of one scan in words; `base` answers from them, `<Ano>` takes their place.
+
+    Args:
+        shares: `(P, P)` share of the lesion in each cell, summing to 1; zeros without a lesion.
+
+    Returns: one word a cell, in raster order.
+    """
+    return "".join(next(word for low, word in SHARES if v >= low) for v in shares.flat)
+
+
+def change_hint(change: str | None, tokens: int) -> str:
+    """The facts of a pair in `tokens` words; `<Diff>` takes their place."""
+    return (" unknown" if change is None else f" {change}") * tokens

@@ -23,7 +23,7 @@ from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 from medic_ad.model.presets import NANO_VOCABULARY, nano_config
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
-from medic_ad.train.draw import scan_batch
+from medic_ad.train.draw import largest_region, scan_batch
 from medic_ad.train.losses import answer_labels, soft_dice
 from medic_ad.train.run import Draws, Stage, StageArguments, fit, freeze, training_slices
 
@@ -51,8 +51,8 @@ SUB = 4  # the pre-training head predicts SUB x SUB mask cells a patch
 class BaseArguments(StageArguments):
     """Arguments of `medic-ad train base`."""
 
-    steps: int = field(default=3000, metadata={"help": "optimiser steps of vision pre-training"})
-    language_steps: int = field(default=600, metadata={"help": "steps on image-text templates"})
+    steps: int = field(default=4500, metadata={"help": "optimiser steps of vision pre-training"})
+    language_steps: int = field(default=1000, metadata={"help": "steps on image-text templates"})
     learning_rate: float = field(
         default=1e-3, metadata={"help": "peak, after warm-up, then cosine"}
     )
@@ -60,13 +60,13 @@ class BaseArguments(StageArguments):
 
 def corpus(rng: np.random.Generator, n: int = 4000) -> list[str]:
     """Sentences that the tokenizer is trained on; all from `medic_ad.words`."""
-    lines = []
+    lines = [words.hint(np.array([s for s, _ in words.SHARES])), words.change_hint(None, 2)] * n
     for _ in range(n):
         cell = None if rng.random() < 0.3 else (int(rng.integers(3)), int(rng.integers(3)))
         change = list(words.CHANGE_SENTENCES)[rng.integers(3)]
         sequence = list(words.SEQUENCES)[rng.integers(3)]
-        lines += [*words.detect_dialogue(cell, sequence, rng), words.hint(cell)]
-        lines += [*words.compare_dialogue(change, rng), words.change_hint(change)]
+        lines += [*words.detect_dialogue(cell, sequence, rng)]
+        lines += [*words.compare_dialogue(change, rng), words.change_hint(change, 2)]
     return lines + ["user\n", "assistant\n"] * 50
 
 
@@ -158,25 +158,36 @@ class LanguagePretraining(Stage):
 
 
 def template(
-    processor: MedicADProcessor, cell, sequence: str, rng: np.random.Generator
-) -> tuple[str, int]:
-    """One training text, and whether it needs a second image.
+    processor: MedicADProcessor, scans: list[dict], rng: np.random.Generator, pooled: int
+) -> str:
+    """One training text about one scan, or about a pair of two.
 
-    Facts in words follow the images; a tenth of the texts go without them, so that the model also
-    answers from the image tokens.
+    Facts in words follow each image, as many as its stage tokens will be; a tenth of the texts
+    about one scan go without them, so that the model also answers from the image tokens.
+
+    Args:
+        scans: one or two of `cell`, `mask` `(S, S)` and `sequence`; a question is about the last.
+        pooled: side of the stage tokens' grid.
     """
     change = list(words.CHANGE_SENTENCES)[rng.integers(3)]
-    pair = rng.random() < 0.4
-    if pair:
+    if len(scans) > 1:
         question, answer = words.compare_dialogue(change, rng)
     else:
-        question, answer = words.detect_dialogue(cell, sequence, rng)
-    text = processor.prompt(question, 1 + pair, stages=False, answer=answer)
-    head, tail = text.rsplit("<|vision_end|>", 1)
-    facts = words.hint(cell) + words.change_hint(change if pair else None)
-    if not pair and rng.random() < 0.1:
-        facts = ""
-    return f"{head}<|vision_end|>{facts}{tail}", int(pair)
+        question, answer = words.detect_dialogue(scans[0]["cell"], scans[0]["sequence"], rng)
+    text = processor.prompt(question, len(scans), stages=False, answer=answer)
+    *parts, last = text.split("<|vision_end|>")
+    if len(scans) == 1 and rng.random() < 0.1:
+        return text
+    facts = [words.hint(shares(scan["mask"], pooled)) for scan in scans]
+    facts[-1] += words.change_hint(change if len(scans) > 1 else None, pooled**2)
+    return "".join(f"{a}<|vision_end|>{b}" for a, b in zip(parts, facts, strict=True)) + last
+
+
+def shares(mask: torch.Tensor, pooled: int) -> np.ndarray:
+    """Mask `(S, S)` -> `(P, P)` share of its largest region in each cell of the pooled grid."""
+    region = torch.from_numpy(largest_region(mask)).float()
+    cells = nn.functional.adaptive_avg_pool2d(region[None], pooled)[0]
+    return (cells / cells.sum().clamp(min=1e-9)).numpy()
 
 
 def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
@@ -211,11 +222,14 @@ def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
 
     def texts(rng, generator):
         batch = scans(rng, generator)
+        rows = [
+            {k: batch[k][i] for k in ("image", "mask", "cell", "sequence")} for i in range(size)
+        ]
         prompts, images = [], []
-        for i, (cell, sequence) in enumerate(zip(batch["cell"], batch["sequence"], strict=True)):
-            prompt, extra = template(processor, cell, sequence, rng)
-            prompts.append(prompt)
-            images += [batch["image"][int(rng.integers(size))]] * extra + [batch["image"][i]]
+        for row in rows:
+            seen = [rows[int(rng.integers(size))], row] if rng.random() < 0.4 else [row]
+            prompts.append(template(processor, seen, rng, config.pooled_size))
+            images += [scan["image"] for scan in seen]
         return {"image": torch.stack(images), "prompts": prompts, "merged": merged}
 
     freeze(model, ("model.language_model", "model.visual.merger", "lm_head"))

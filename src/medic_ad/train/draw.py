@@ -25,7 +25,7 @@ from medic_ad.errors import DataError
 from medic_ad.train.render import Rendered
 from medic_ad.words import cell_of
 
-SCAN_KINDS = {"real": 0.36, "sham": 0.16, "clean": 0.30, "transplant": 0.18}
+SCAN_KINDS = {"real": 0.34, "sham": 0.14, "clean": 0.26, "transplant": 0.18, "graft": 0.08}
 PAIR_KINDS = {"grown": 0.3, "new": 0.1, "sham": 0.45, "absent": 0.15}
 MINIMUM_LESION = 6  # pixels on the canvas below which a slice is drawn as neither class
 
@@ -83,9 +83,17 @@ class Slices:
         return int(rng.choice(pool))
 
     def transplanted(
-        self, host: np.ndarray, rng: np.random.Generator, sequence: str | None = None
+        self,
+        host: np.ndarray,
+        rng: np.random.Generator,
+        sequence: str | None = None,
+        healthy: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A donor's lesion (of `sequence`, where there is one) in a lesion-free uint8 slice."""
+        """A donor's lesion (of `sequence`, where there is one) in a lesion-free uint8 slice.
+
+        `healthy` is the sham: the same place of the donor after its lesion was removed, same
+        blending, no lesion in the mask.
+        """
         r, clean = self.rendered, _grey(host)
         alike = [i for i in self.lesions if r.samples[i].sequence == sequence]
         donor = int(rng.choice(alike or self.lesions))
@@ -95,7 +103,9 @@ class Slices:
         if centre is None:
             return clean, np.zeros_like(lesion)
         blend = TRAIN_BLENDS[rng.integers(len(TRAIN_BLENDS))]
-        return transplant(clean, _grey(r.image[donor]), lesion, centre, factor, rng, blend)
+        source = r.clean if healthy else r.image
+        out, mask = transplant(clean, _grey(source[donor]), lesion, centre, factor, rng, blend)
+        return out, mask & (not healthy)
 
     def scan(self, rng: np.random.Generator) -> dict:
         """One scan: `image` and, for stage 3, its lesion-free twin `clean`, with `mask`."""
@@ -104,8 +114,10 @@ class Slices:
         image, mask, known = _grey(r.image[i]), r.mask[i], bool(r.labelled[i])
         if not known:  # nothing is known to remove or to keep: drawn as it is
             kind = "real"
-        if kind == "transplant" and len(self.lesions):
-            image, mask = self.transplanted(r.clean[i], rng, r.samples[i].sequence)
+        if kind in ("transplant", "graft") and len(self.lesions):
+            image, mask = self.transplanted(
+                r.clean[i], rng, r.samples[i].sequence, healthy=kind == "graft"
+            )
         elif kind == "sham":
             image = _grey(r.sham[i])
         elif kind == "clean":
@@ -168,7 +180,7 @@ def _affine(n: int, strength: float, generator: torch.Generator) -> torch.Tensor
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0], theta[:, 0, 1] = scale * angle.cos() * flip, -scale * angle.sin()
     theta[:, 1, 0], theta[:, 1, 1] = scale * angle.sin() * flip, scale * angle.cos()
-    theta[:, :, 2] = (torch.rand(n, 2, generator=generator) * 2 - 1) * 0.12 * strength
+    theta[:, :, 2] = (torch.rand(n, 2, generator=generator) * 2 - 1) * 0.2 * strength
     return theta
 
 
@@ -243,11 +255,15 @@ def pair_batch(rows: list[dict], generator: torch.Generator) -> dict:
     }
 
 
+def largest_region(mask: torch.Tensor) -> np.ndarray:
+    """The largest connected region of a mask `(S, S)`, bool; empty when the mask is."""
+    labels, n = ndimage.label(mask.numpy())
+    return labels == (1 + int(np.argmax(np.bincount(labels.ravel())[1:])) if n else 1)
+
+
 def mask_cell(mask: torch.Tensor) -> tuple[int, int] | None:
     """The 3 x 3 cell of a mask's largest region's centroid; `None` when the mask is empty."""
-    labels, n = ndimage.label(mask.numpy())
-    if n == 0:
+    region = largest_region(mask)
+    if not region.any():
         return None
-    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    y, x = ndimage.center_of_mass(labels == largest)
-    return cell_of(y, x, mask.shape)
+    return cell_of(*ndimage.center_of_mass(region), region.shape)
