@@ -7,13 +7,24 @@
 # reference U-Net 40, calibration and figures 15. A GPU is used where there is one.
 # A stage that is done is skipped, one that was interrupted resumes at its last checkpoint;
 # remove build/nano to start over. BUILD, OUT and CARD name other places than the defaults below.
+#
+# Leave one MS patient out (figures of a refit, labelled so in its own card; no U-Net):
+#   LEAVE_OUT=patient07 runs/nano.sh     the other patient trains, this one is never looked at
 set -euo pipefail
+SPLIT=() EXCLUDE=() PEER=()
 cd "$(dirname "$0")/.."
 
 ROOT=${1:-../shared/data}
+LEAVE_OUT=${LEAVE_OUT:-}
+if [[ -n $LEAVE_OUT ]]; then # its FLAIR slices are neither trained on nor used for calibration
+    BUILD=${BUILD:-build/without-$LEAVE_OUT}
+    OUT=${OUT:-$BUILD/nano}
+    SPLIT=(--validation "$LEAVE_OUT")
+    EXCLUDE=(--exclude "$LEAVE_OUT")
+fi
 BUILD=${BUILD:-build/nano}
 OUT=${OUT:-src/medic_ad/weights/nano}
-CARD=${CARD:-MODEL_CARD.md}
+CARD=${CARD-$([[ -n $LEAVE_OUT ]] || echo MODEL_CARD.md)}
 DATA=$BUILD/nano.parquet
 CACHE=$BUILD/cache
 WEIGHTS=ms_cross_sectional=0.15,mni152=0.08 # share of the draws per source
@@ -33,7 +44,7 @@ stage() { # NAME COMMAND...: runs the command unless it finished before
     echo "$((SECONDS - start)) s" | tee "$BUILD/$name.done"
 }
 
-stage data medic-ad data prepare nano --root "$ROOT" --out "$DATA"
+stage data medic-ad data prepare nano --root "$ROOT" --out "$DATA" ${SPLIT[@]+"${SPLIT[@]}"}
 stage base medic-ad train base --data "$DATA" --out "$BUILD/base" --cache "$CACHE" --weights "$WEIGHTS"
 stage detect medic-ad train detect --model "$BUILD/base" \
     --data "$DATA" --out "$BUILD/detect" --cache "$CACHE" --weights "$WEIGHTS"
@@ -42,8 +53,12 @@ stage compare medic-ad train compare --model "$BUILD/detect" \
 stage explain medic-ad train explain --model "$BUILD/compare" \
     --data "$DATA" --out "$BUILD/explain" --cache "$CACHE" --weights "$WEIGHTS"
 stage calibrate medic-ad calibrate --model "$BUILD/explain" \
-    --data "$DATA" --out "$OUT" --cache "$CACHE"
+    --data "$DATA" --out "$OUT" --cache "$CACHE" ${EXCLUDE[@]+"${EXCLUDE[@]}"}
 stage records cp "$BUILD"/explain/*.run.json "$OUT"
-stage unet medic-ad evaluate unet --data "$DATA" --out "$BUILD/unet" --cache "$CACHE" --weights "$WEIGHTS"
+if [[ -z $LEAVE_OUT ]]; then
+    stage unet medic-ad evaluate unet --data "$DATA" --out "$BUILD/unet" --cache "$CACHE" \
+        --weights "$WEIGHTS"
+    PEER=(--unet "$BUILD/unet")
+fi
 stage card medic-ad evaluate card --model "$OUT" --data-root "$ROOT" \
-    --unet "$BUILD/unet" --out "$BUILD/card" --card "$CARD"
+    --out "$BUILD/card" --card "$CARD" ${PEER[@]+"${PEER[@]}"}

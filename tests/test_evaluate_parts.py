@@ -9,7 +9,9 @@ import evaluate_cases as cases
 import numpy as np
 import pytest
 
-from medic_ad.evaluate import compare, detect, localise, predict
+from medic_ad import look
+from medic_ad.data.sample import Sample
+from medic_ad.evaluate import card, compare, detect, localise
 from medic_ad.evaluate.bootstrap import Figure
 from medic_ad.evaluate.material import cheng_twins, edited
 from medic_ad.evaluate.pairs import NEW, bin_words, held_out_pairs, plan
@@ -31,7 +33,7 @@ def planted(
 ) -> tuple[Context, cases.Seer]:
     """A context whose model sees the truth or noise; test material is shared by the tests."""
     seer = cases.Seer(sees)
-    monkeypatch.setattr(predict, "look", seer)
+    monkeypatch.setattr(look, "look", seer)
     (out / "material").parent.mkdir(parents=True, exist_ok=True)
     (out / "material").symlink_to(material)
     return cases.context(root, out, pairs=24), seer
@@ -171,3 +173,32 @@ def test_known_labels_give_known_accuracy(root, tmp_path, material, monkeypatch)
     assert figure(part, "accuracy, no lesion").value == 1
     assert figure(part, "signed change map, pixel AUROC, changed pairs").value > 0.99
     assert figure(part, "files exchanged: label inverted").value == pytest.approx(11 / 12)
+
+
+@pytest.mark.parametrize(
+    ("trained", "fitted", "words"),
+    [
+        ({}, {}, ("seen in training", "used for calibration")),  # the set's standing split
+        ({"exclude": "patient07"}, {"exclude": "patient26"}, ("not seen", "not seen")),
+        (
+            {"patients": ["patient26"]},
+            {"patients": ["patient26"]},
+            ("not seen", "seen in training"),
+        ),
+        ({"patients": []}, {"patients": ["patient07"]}, ("used for calibration", "not seen")),
+    ],
+)
+def test_what_weights_know_of_a_patient_is_read_from_their_records(
+    trained: dict, fitted: dict, words: tuple[str, str], tmp_path: Path, monkeypatch
+) -> None:
+    samples = [
+        Sample(image=f"{p}.nii", group=p, patient=p, split=s, source="ms")
+        for p, s in (("patient07", "train"), ("patient26", "val"))
+    ]
+    monkeypatch.setattr(card, "samples_of", lambda root, name: samples)
+    for name, own in (("base-vision", trained), ("detect", trained), ("calibrate", fitted)):
+        record = {"arguments": {"exclude": own.get("exclude", "")}}
+        record |= {"patients": own["patients"]} if "patients" in own else {}
+        (tmp_path / f"{name}.run.json").write_text(json.dumps(record))
+    seen = card.seen_patients(str(tmp_path), tmp_path)
+    assert seen == dict(zip(("patient07", "patient26"), words, strict=True))

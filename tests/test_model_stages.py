@@ -404,12 +404,14 @@ def filled(entries: int = 2, features: int = 3) -> Calibration:
 
 def test_the_gate_names_the_nearest_entry_and_its_distance() -> None:
     calibration = filled()
-    assert calibration.entry(torch.tensor([0.0, 1, 0])) == (0, 1.0, 2.0)
-    assert calibration.entry(torch.tensor([3.0, 0, -4])) == (1, 4.0, 2.0)
+    near, far = torch.tensor([[0.0, 1, 0]]), torch.tensor([[3.0, 0, -4]])
+    assert calibration.entry(near) == (0, 1.0, 2.0)
+    assert calibration.entry(far) == (1, 4.0, 2.0)
+    assert calibration.entry(torch.cat([near, far, near])) == (0, 1.0, 2.0)  # the median slice
     calibration.gate_precision[1] *= 4
-    assert calibration.entry(torch.tensor([3.0, 0, -4])) == (0, 5.0, 2.0)
+    assert calibration.entry(far) == (0, 5.0, 2.0)
     calibration.gate_limit[0] = 1.0  # nearest is measured in limits
-    assert calibration.entry(torch.tensor([3.0, 0, -4]))[0] == 1
+    assert calibration.entry(far)[0] == 1
 
 
 def test_nan_anywhere_in_the_calibration_is_refused() -> None:
@@ -418,13 +420,13 @@ def test_nan_anywhere_in_the_calibration_is_refused() -> None:
         calibration = filled()
         getattr(calibration, name).view(-1)[-1] = torch.nan
         with pytest.raises(ModelError, match="expected calibrated weights"):
-            calibration.entry(torch.zeros(3))
+            calibration.entry(torch.zeros(1, 3))
             calibration.temperature()
         refused += 1
         assert buffer.dtype == torch.float32
     assert refused >= 11
     with pytest.raises(ModelError, match="expected calibrated weights"):
-        Calibration(0, 3).entry(torch.zeros(3))
+        Calibration(0, 3).entry(torch.zeros(1, 3))
 
 
 def test_uncalibrated_weights_cannot_read(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def config(vision: dict[str, Any] | None = None, **overrides: Any) -> MedicADCon
         qformer_hidden_size=32,
         qformer_heads=2,
         heatmap_channels=16,
-        pixel_channels=[8, 16],
+        pixel_channels=[8, 16, 16],
         image_size=SIDE,
     )
     return MedicADConfig(**{**values, **overrides})
@@ -241,7 +241,7 @@ TINY_HEADS = dict(
     qformer_hidden_size=32,
     qformer_heads=2,
     heatmap_channels=16,
-    pixel_channels=[8, 16],
+    pixel_channels=[8, 16, 16],
     image_size=112,
 )
 

@@ -27,12 +27,14 @@ from medic_ad.model.calibration import FITTED, Calibration
 from medic_ad.model.compare import CHANGE_LABELS
 from medic_ad.train.draw import Slices, pair_batch, scan_batch
 from medic_ad.train.render import render
-from medic_ad.train.run import split
+from medic_ad.train.run import patients, split
 
 PREVALENCE = 0.5  # shams and lesions against their inpainted twins: half of the images abnormal
 ERROR_RATE = 0.1  # of each class, outside the uncertain band
-GATE_QUANTILE = 0.995
-GATE_DRAWS = 192  # augmented slices per entry, so that the gate allows usual light and pose
+GATE_QUANTILE = 0.99  # share of an entry's held-out slices that the gate lets pass
+GATE_DRAWS = 600  # augmented slices per entry, so that the gate allows usual light and pose
+FALSE_AREA = 0.01  # of lesion-free images, that the heatmap's threshold may draw on average
+NEIGHBOURS = 10  # slices in a row that fall into the same half; fewer where there are few
 HEATMAP_GRID = np.linspace(0.05, 0.95, 19)
 
 
@@ -92,38 +94,69 @@ def conformal_band(scores: np.ndarray, labels: np.ndarray, threshold: float) -> 
 
 
 def heatmap_threshold(heatmaps: np.ndarray, masks: np.ndarray) -> float:
-    """The one threshold of highest mean Dice over lesion slices: `(n, S, S)` each."""
+    """The one threshold of highest mean Dice over lesion slices: `(n, S, S)` each.
+
+    Of those that draw at most `FALSE_AREA` of the lesion-free slices among them; where none draws
+    so little, the one that draws least.
+    """
+    lesion = masks.any((1, 2))
+
+    def false_area(t: float) -> float:
+        return float((heatmaps[~lesion] >= t).mean()) if not lesion.all() else 0.0
 
     def dice(t: float) -> float:
-        found = heatmaps >= t
-        overlap = 2 * (found & masks).sum((1, 2))
-        return float((overlap / np.maximum(1, found.sum((1, 2)) + masks.sum((1, 2)))).mean())
+        found, true = heatmaps[lesion] >= t, masks[lesion]
+        overlap = 2 * (found & true).sum((1, 2))
+        return float((overlap / np.maximum(1, found.sum((1, 2)) + true.sum((1, 2)))).mean())
 
-    return float(max(HEATMAP_GRID, key=dice))
+    allowed = [t for t in HEATMAP_GRID if false_area(t) <= FALSE_AREA]
+    return float(max(allowed, key=dice)) if allowed else float(HEATMAP_GRID[-1])
 
 
-def validation(
-    slices: Slices, host: Slices, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images `(n, S, S)`, masks and labels: lesions, shams and inpainted twins.
+@dataclass(frozen=True)
+class Validation:
+    """Images that one scope entry is fitted to.
 
-    Where an entry has no lesion of its own, lesions of `slices` are transplanted into `host`.
+    Attributes:
+        images: `(n, S, S)` in [0, 1].
+        masks: `(n, S, S)` bool.
+        labels: `(n,)` 1 abnormal, 0 normal.
+        second: `(n,)` bool, the half that the band is fitted to; neighbouring slices stay together.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    labels: np.ndarray
+    second: np.ndarray
+
+
+def validation(slices: Slices, host: Slices, seed: int) -> Validation:
+    """Lesions, shams and inpainted twins.
+
+    Where an entry has no lesion of its own, lesions of `slices` are transplanted into `host`, and
+    healthy tissue likewise.
     """
     r = host.rendered
     if len(host.lesions):
         i, free = host.lesions, np.setdiff1d(host.usable, host.lesions)
-        images = np.concatenate([r.image[i], r.sham[i], r.clean[i], r.image[free]])
+        images = np.concatenate([r.image[i], r.sham[i], r.clean[i], r.image[free]]) / 255
         masks = np.concatenate(
             [r.mask[i], r.mask[i], *(np.zeros_like(r.mask[k]) for k in (i, free))]
         )
+        index = np.concatenate([i, i, i, free])
     else:
         rng = np.random.default_rng(seed)
-        pasted = [slices.transplanted(r.image[k], rng) for k in host.usable]
-        images = np.concatenate(
-            [np.stack([(p[0] * 255).astype(np.uint8) for p in pasted]), r.image[host.usable]]
-        )
+        pasted = [
+            slices.transplanted(r.image[k], rng, healthy=healthy)
+            for healthy in (False, True)
+            for k in host.usable
+        ]
+        images = np.concatenate([np.stack([p[0] for p in pasted]), r.image[host.usable] / 255])
         masks = np.concatenate([np.stack([p[1] for p in pasted]), r.mask[host.usable]])
-    return images.astype(np.float32) / 255, masks, masks.any((1, 2)).astype(int)
+        index = np.tile(host.usable, 3)
+    labels = masks.any((1, 2)).astype(int)
+    block = max(1, min(NEIGHBOURS, len(r) // 4))
+    return Validation(images.astype(np.float32), masks, labels, index // block % 2 == 1)
 
 
 def look_at(model: Model, images: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
@@ -139,15 +172,19 @@ def look_at(model: Model, images: np.ndarray, what: str) -> tuple[np.ndarray, np
 
 
 @torch.inference_mode()
-def gate_features(model: Model, slices: Slices, seed: int) -> np.ndarray:
-    """Gate features `(GATE_DRAWS, F)` of augmented slices."""
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    canvases = scan_batch([slices.scan(rng) for _ in range(GATE_DRAWS)], generator)["image"]
+def gate_features(model: Model, canvases: torch.Tensor) -> np.ndarray:
+    """Gate features `(n, F)` of canvases `(n, S, S)`."""
     parts = [
         model.network.encode(**model.processor.images(part, model.config)).gate_features()
         for part in canvases.split(BATCH)
     ]
     return torch.cat(parts).float().cpu().numpy()
+
+
+def gate_draws(slices: Slices, seed: int) -> torch.Tensor:
+    """Augmented slices `(GATE_DRAWS, S, S)` that the gate is fitted to."""
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    return scan_batch([slices.scan(rng) for _ in range(GATE_DRAWS)], generator)["image"]
 
 
 def gate(features: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -183,7 +220,7 @@ def main(arguments: CalibrateArguments) -> Path:
     network.config.scope = [f"{arguments.scope} {name}" for name in entries]
     network.config.scope_modalities = sorted({s.modality for s in train if s.modality})
     network.config.scope_body_parts = sorted({s.body_part for s in train if s.body_part})
-    network.calibration = Calibration(len(entries), network.config.vision_config.hidden_size)
+    network.calibration = Calibration(len(entries), 2 * network.config.vision_config.hidden_size)
     model = Model(arguments.model, network, processor, "")
     lesions = Slices(render(val, side, cache))
     if not len(lesions.lesions):
@@ -204,7 +241,15 @@ def main(arguments: CalibrateArguments) -> Path:
     out = Path(arguments.out)
     network.save_pretrained(out)
     processor.save_pretrained(out)
-    record = {"arguments": dataclasses.asdict(arguments), "fitted": report}
+    # an entry without a validation patient is fitted on its training slices
+    known = [
+        s for s in (*train, *val) if report.get(str(s.sequence), {}).get("fitted_on") == s.split
+    ]
+    record = {
+        "arguments": dataclasses.asdict(arguments),
+        "patients": patients(known),
+        "fitted": report,
+    }
     (out / "calibrate.run.json").write_text(json.dumps(record, indent=1))
     return out
 
@@ -223,14 +268,16 @@ def _entry(
     own = [s for s in train if s.sequence == name]
     # a sequence without a validation patient is fitted on its training slices, and says so
     host = Slices(render(held_out or own, side, cache, seed=1))
-    images, masks, labels = validation(lesions, host, arguments.seed)
-    features, heatmaps = look_at(model, images, name)
-    slope, heatmap_slope, offset = platt(features, labels)
+    seen = validation(lesions, host, arguments.seed)
+    features, heatmaps = look_at(model, seen.images, name)
+    first, labels = ~seen.second, seen.labels
+    slope, heatmap_slope, offset = platt(features[first], labels[first])
     scores = 1 / (1 + np.exp(-(features @ [slope, heatmap_slope] + offset)))
-    threshold = best_threshold(scores, labels)
-    low, high = conformal_band(scores, labels, threshold)
-    known = gate_features(model, Slices(render(own, side, cache)), arguments.seed)
-    mean, precision, limit = gate(known, gate_features(model, host, arguments.seed + 1))
+    threshold = best_threshold(scores[first], labels[first])
+    low, high = conformal_band(scores[seen.second], labels[seen.second], threshold)
+    known = gate_features(model, gate_draws(Slices(render(own, side, cache)), arguments.seed))
+    plain = torch.from_numpy(host.rendered.image.astype(np.float32) / 255)
+    mean, precision, limit = gate(known, gate_features(model, plain))
     return {
         "slope": slope,
         "heatmap_slope": heatmap_slope,
@@ -238,7 +285,7 @@ def _entry(
         "threshold": threshold,
         "band_low": low,
         "band_high": high,
-        "heatmap_threshold": heatmap_threshold(heatmaps[labels == 1], masks[labels == 1]),
+        "heatmap_threshold": heatmap_threshold(heatmaps, seen.masks),
         "prevalence": PREVALENCE,
         "gate_limit": limit,
         "gate_mean": mean,

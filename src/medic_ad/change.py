@@ -45,7 +45,7 @@ def compare_studies(
         return change, "", [current], None
     outputs, halfway_map, key = compare_slices(alignment, model)
     for when, date in (("prior", key[0]), ("current study", key[1])):
-        _, distance, limit = model.network.calibration.entry(date.gate[0])
+        _, distance, limit = model.network.calibration.entry(date.gate)
         if distance > limit:
             reason = f"The {when} is out of scope: distance {distance:.1f}, limit {limit:.1f}."
             change = Change("not_comparable", None, None, reason=reason, alignment=record, **dates)

@@ -1,10 +1,11 @@
-"""Step 4 as the road uses it: canvases -> one vision pass -> score logits, heatmaps, gate, text."""
+"""Step 4 as the road uses it: slices -> one vision pass -> score logits, heatmaps, gate, text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -14,6 +15,7 @@ from medic_ad.model.calibration import heatmap_evidence
 from medic_ad.model.compare import CompareOutput
 from medic_ad.model.detect import DetectOutput
 from medic_ad.model.modeling import Vision
+from medic_ad.processor import fit_square, restore
 
 BATCH = 16  # canvases a vision pass; memory above the arrays stays flat
 NEW_TOKENS = 32
@@ -55,6 +57,53 @@ def look(model: Model, canvases: torch.Tensor) -> Look:
         heatmaps=explained.sigmoid(),
         gate=vision.gate_features().float(),
     )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What detect and explain say of n slices, one by one.
+
+    Attributes:
+        logits, evidence: `(n,)`, uncalibrated, as in `Look`.
+        gate: `(n, F)`.
+        heatmaps: float32 `(H, W)` each, on the slice's own grid, in [0, 1].
+        last: the look at the last batch; all there is of a single slice.
+    """
+
+    logits: torch.Tensor
+    evidence: torch.Tensor
+    gate: torch.Tensor
+    heatmaps: list[np.ndarray]
+    last: Look
+
+
+def sweep(
+    model: Model,
+    slices: Sequence[np.ndarray],
+    windows: Sequence[tuple[float, float]],
+    track: Callable[[range], Iterable[int]] = iter,
+) -> Sweep:
+    """Look at slices `(H, W)`, `BATCH` a vision pass; memory above the arrays stays flat.
+
+    Args:
+        windows: the grey values that become black and white, one pair a slice.
+        track: wraps the batches, for a progress bar.
+    """
+    looks, heatmaps = [], []
+    for start in track(range(0, len(slices), BATCH)):
+        stop = start + BATCH
+        fitted = [
+            fit_square(pixels, window, model.config.image_size)
+            for pixels, window in zip(slices[start:stop], windows[start:stop], strict=True)
+        ]
+        seen = look(model, torch.stack([canvas for canvas, _ in fitted]))
+        looks.append((seen.logits, seen.evidence, seen.gate))
+        heatmaps += [
+            restore(heatmap, geometry).clip(0, 1)
+            for heatmap, (_, geometry) in zip(seen.heatmaps, fitted, strict=True)
+        ]
+    logits, evidence, gate = (torch.cat(column) for column in zip(*looks, strict=True))
+    return Sweep(logits, evidence, gate, heatmaps, seen)
 
 
 @torch.inference_mode()

@@ -17,9 +17,9 @@ from medic_ad.change import compare_studies
 from medic_ad.finding import Change, decide, find
 from medic_ad.image import Image, same_body_part, same_modality
 from medic_ad.load import Model
-from medic_ad.look import BATCH, Look, describe, look, say
+from medic_ad.look import Look, describe, look, say, sweep
 from medic_ad.model.configuration import MedicADConfig
-from medic_ad.processor import fit_square, grey_window, restore
+from medic_ad.processor import fit_square, grey_window
 from medic_ad.report.report import Report
 from medic_ad.report.rules import due_warnings
 from medic_ad.report.schema import NOTICE
@@ -84,18 +84,8 @@ def scan(image: Image, model: Model) -> Scan:
     if window[1] <= window[0]:
         return Scan(None, None, None, float("nan"), nothing, None, "the image is blank")
     indexes = looked_slices(slices, window[0])
-    fitted = [fit_square(slices[i], window, model.config.image_size) for i in indexes]
-    canvases = torch.stack([canvas for canvas, _ in fitted])
-    logits, evidence, gates, volume = [], [], [], np.full(slices.shape, np.nan, np.float32)
-    for start in range(0, len(indexes), BATCH):
-        part = look(model, canvases[start : start + BATCH])
-        logits.append(part.logits)
-        evidence.append(part.evidence)
-        gates.append(part.gate)
-        for offset, heatmap in enumerate(part.heatmaps):
-            place = start + offset
-            volume[indexes[place]] = restore(heatmap, fitted[place][1]).clip(0, 1)
-    entry, distance, limit = calibration.entry(torch.cat(gates).mean(0))
+    seen = sweep(model, [slices[i] for i in indexes], [window] * len(indexes))
+    entry, distance, limit = calibration.entry(seen.gate)
     if distance > limit:
         return Scan(
             None,
@@ -106,18 +96,19 @@ def scan(image: Image, model: Model) -> Scan:
             None,
             f"its distance to the nearest scope entry is {distance:.1f}, the limit {limit:.1f}",
         )
-    logit = calibration.logit(entry, torch.cat(logits), torch.cat(evidence))
-    key = canvases[int(logit.argmax())][None]
+    logit = calibration.logit(entry, seen.logits, seen.evidence)
     score = logit.topk(min(STUDY_SLICES, len(logit))).values.mean().sigmoid()
-    heatmap = volume if image.is_volume else volume[0]
-    return Scan(
-        entry,
-        distance,
-        limit,
-        float(score),
-        heatmap,
-        part if len(indexes) == 1 else look(model, key),
-    )
+    key = seen.last
+    if len(indexes) > 1:
+        canvas, _ = fit_square(
+            slices[indexes[int(logit.argmax())]], window, model.config.image_size
+        )
+        key = look(model, canvas[None])
+    heatmap = np.full(slices.shape, np.nan, np.float32)
+    for index, drawn in zip(indexes, seen.heatmaps, strict=True):
+        heatmap[index] = drawn
+    heatmap = heatmap if image.is_volume else heatmap[0]
+    return Scan(entry, distance, limit, float(score), heatmap, key)
 
 
 def calibrated(model: Model, entry: int | None) -> Callable[[str], float | None]:

@@ -36,6 +36,7 @@ from medic_ad.evaluate.material import CHENG, samples_of
 from medic_ad.evaluate.store import Context, Part, Store
 from medic_ad.load import load_model
 from medic_ad.models import MODELS
+from medic_ad.train.run import patients
 
 PARTS: dict[str, Callable[[Context], Part]] = {
     "localise": localise.measure,
@@ -68,18 +69,21 @@ class CardArguments:
 
 
 def seen_patients(model: str, root: Path) -> dict[str, str]:
-    """What these weights know of each MS patient, from the splits and the records beside them."""
+    """What these weights know of each MS patient, from the records beside them."""
     folder = MODELS[model].path if model in MODELS else Path(model)
-    left_out: dict[str, set[str]] = {}
-    for stage in ("detect", "calibrate"):
-        record = folder / f"{stage}.run.json"
-        arguments = json.loads(record.read_text())["arguments"] if record.is_file() else {}
-        left_out[stage] = set(arguments.get("exclude", "").split(","))
-    words = {"train": ("detect", "seen in training"), "val": ("calibrate", "used for calibration")}
+    samples = samples_of(root, flair.NAME)
+    trained, fitted = set[str](), set[str]()
+    for path in sorted(folder.glob("*.run.json")):
+        record, calibrates = json.loads(path.read_text()), path.name == "calibrate.run.json"
+        standing = [s for s in samples if s.split == ("val" if calibrates else "train")]
+        left_out = record["arguments"].get("exclude", "").split(",")
+        # records older than 0.2 do not name them: then it is the set's standing split
+        of_record = record.get("patients", set(patients(standing)) - set(left_out))
+        (fitted if calibrates else trained).update(of_record)
     out = {}
-    for sample in samples_of(root, flair.NAME):
-        stage, text = words.get(sample.split, ("detect", "not seen"))
-        out[str(sample.patient)] = "not seen" if sample.patient in left_out[stage] else text
+    for patient in patients(samples):
+        used = "used for calibration" if patient in fitted else "not seen"
+        out[patient] = "seen in training" if patient in trained else used
     return out
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: many images through the steps of `road.scan` in batches, gate or no gate."""
+"""Evaluation: many images through the road's `sweep` in batches, gate or no gate."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from medic_ad.evaluate.bars import bar
 from medic_ad.image import Image, Source
 from medic_ad.load import Model
-from medic_ad.look import BATCH, look
-from medic_ad.processor import fit_square, grey_window, restore
+from medic_ad.look import sweep
+from medic_ad.processor import grey_window
 
 
 @dataclass(frozen=True)
@@ -50,25 +49,13 @@ def predict(
         one_scan: the images are slices of one volume, whose scope entry is found once.
     """
     calibration = model.network.calibration
-    looks, fitted = [], []
-    for start in bar(range(0, len(images), BATCH), what):
-        part = images[start : start + BATCH]
-        own = windows[start : start + BATCH] if windows else [grey_window(i.pixels) for i in part]
-        sides = [
-            fit_square(i.pixels, w, model.config.image_size) for i, w in zip(part, own, strict=True)
-        ]
-        seen = look(model, torch.stack([canvas for canvas, _ in sides]))
-        looks.append((seen.logits, seen.evidence, seen.gate))
-        fitted += [
-            restore(heatmap, geometry).clip(0, 1)
-            for heatmap, (_, geometry) in zip(seen.heatmaps, sides, strict=True)
-        ]
-    logits, evidence, gates = (torch.cat(column) for column in zip(*looks, strict=True))
-    whole = calibration.entry(gates.mean(0)) if one_scan else None
+    own = windows or [grey_window(image.pixels) for image in images]
+    seen = sweep(model, [i.pixels for i in images], own, lambda batches: bar(batches, what))
+    whole = calibration.entry(seen.gate) if one_scan else None
     out = []
-    for k, heatmap in enumerate(fitted):
-        entry, distance, limit = whole or calibration.entry(gates[k])
-        logit = calibration.logit(entry, logits[k], evidence[k])
+    for k, heatmap in enumerate(seen.heatmaps):
+        entry, distance, limit = whole or calibration.entry(seen.gate[k : k + 1])
+        logit = calibration.logit(entry, seen.logits[k], seen.evidence[k])
         score = float(logit.sigmoid())
         out.append(Prediction(float(logit), score, entry, distance <= limit, heatmap))
     return out

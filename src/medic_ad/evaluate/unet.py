@@ -28,6 +28,7 @@ from medic_ad.errors import ModelError
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.metrics import dice
 from medic_ad.load import pick_device
+from medic_ad.model.pixel import arrange
 from medic_ad.processor import fit_square, grey_window, restore
 from medic_ad.train.draw import Slices, scan_batch
 from medic_ad.train.render import Rendered, render
@@ -44,13 +45,14 @@ class UnetArguments:
 
     data: str = field(metadata={"help": "Parquet file of samples, from `medic-ad data prepare`"})
     out: str = field(metadata={"help": "folder that its weights are written to"})
-    minutes: float = field(default=40.0, metadata={"help": "training time, validation left out"})
+    minutes: float = field(default=20.0, metadata={"help": "training time, validation left out"})
     batch: int = field(default=16, metadata={"help": "scans a step"})
     learning_rate: float = field(default=2e-3, metadata={"help": "peak, then cosine"})
     side: int = field(default=192, metadata={"help": "side of the square canvas, as the model's"})
     seed: int = field(default=0, metadata={"help": "of weights, draws and augmentation"})
     workers: int = field(default=1, metadata={"help": "processes that draw and augment"})
     cache: str = field(default=StageArguments.cache, metadata={"help": "folder of rendered slices"})
+    bf16: bool = field(default=True, metadata={"help": "bfloat16 autocast, as the model's stages"})
     weights: str = field(
         default=StageArguments.weights,
         metadata={"help": "share of the draws per source, as in training"},
@@ -153,6 +155,7 @@ class Training:
         torch.manual_seed(arguments.seed)
         self.arguments, self.device = arguments, device
         self.network = build().to(device)
+        arrange(self.network, torch.channels_last)  # as the model's own stages are trained
         self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=0.05)
         self.loss = DiceFocalLoss(sigmoid=True, gamma=1.0, batch=True, lambda_focal=10.0)
         self.spent, self.steps, self.best = 0.0, 0, -1.0
@@ -172,8 +175,10 @@ class Training:
         """One optimiser step at this share of the time; the loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate(share, self.arguments.learning_rate)
-        logits = self.network(batch["image"][:, None].to(self.device))
-        loss = self.loss(logits, batch["mask"][:, None].to(self.device))
+        image = batch["image"][:, None].to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arguments.bf16):
+            logits = self.network(image)
+        loss = self.loss(logits.float(), batch["mask"][:, None].to(self.device))
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -198,7 +203,8 @@ class Training:
                 "device": str(self.device),
                 "threads": torch.get_num_threads(),
             }
-            save_file({k: v.cpu() for k, v in self.network.state_dict().items()}, folder / WEIGHTS)
+            weights = self.network.state_dict()
+            save_file({k: v.cpu().contiguous() for k, v in weights.items()}, folder / WEIGHTS)
             (folder / RECORD).write_text(json.dumps(record, indent=1))
         state = {
             "network": self.network.state_dict(),

@@ -65,10 +65,10 @@ class Calibration(nn.Module):
         )
 
     def entry(self, features: torch.Tensor) -> tuple[int, float, float]:
-        """The nearest scope entry of one image, in units of each entry's own limit.
+        """The nearest scope entry of one scan, in units of each entry's own limit.
 
         Args:
-            features: `(F,)` gate features.
+            features: `(n, F)` gate features of its n slices; the slice in the middle decides.
 
         Returns:
             Index of the entry, distance to it, its limit.
@@ -77,9 +77,9 @@ class Calibration(nn.Module):
             ModelError: when the weights were never calibrated.
         """
         self.refuse_unfitted(*FITTED, "gate_mean", "gate_precision")
-        offset = features.double() - self.gate_mean.double()  # (S, F)
-        squared = torch.einsum("sf,sfg,sg->s", offset, self.gate_precision.double(), offset)
-        distance = squared.clamp_min(0).sqrt()
+        offset = features.double()[:, None] - self.gate_mean.double()  # (n, S, F)
+        squared = torch.einsum("nsf,sfg,nsg->ns", offset, self.gate_precision.double(), offset)
+        distance = squared.clamp_min(0).sqrt().median(0).values
         index = int((distance / self.gate_limit).argmin())
         return index, float(distance[index]), float(self.gate_limit[index])
 

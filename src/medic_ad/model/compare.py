@@ -64,7 +64,7 @@ class ChangeMap(nn.Module):
 
     def __init__(self, config: MedicADConfig) -> None:
         super().__init__()
-        fine, coarse = config.pixel_channels
+        fine, coarse = config.pixel_channels[:2]
         self.project = nn.Conv2d(config.vision_config.hidden_size + 1, coarse, 1)
         self.pixels = PixelBranch((fine, coarse))
         self.mix = nn.Conv2d(2 * coarse, coarse, 1)

@@ -20,7 +20,8 @@ class MedicADConfig(Qwen2_5_VLConfig):
         qformer_heads: attention heads of both Q-Formers.
         heatmap_channels: width of the fusion block and of the ConvNeXt blocks (stage 3), and of
             the change map (stage 2).
-        pixel_channels: widths of the pixel branch at strides 2 and 4.
+        pixel_channels: widths of the pixel branch at strides 2, 4, 8 ...; the change map takes the
+            first two.
         image_size: side in pixels of the square that the processor fits an image into.
         scope: names of the calibrated scope entries, e.g. "brain MR T1-CE"; anything else is
             out of scope. Empty until fitted.
@@ -40,7 +41,7 @@ class MedicADConfig(Qwen2_5_VLConfig):
     qformer_layers: int = 2
     qformer_heads: int = 12
     heatmap_channels: int = 256
-    pixel_channels: list[int] | tuple[int, ...] = (32, 64)
+    pixel_channels: list[int] | tuple[int, ...] = (32, 64, 128, 256)
     image_size: int = 448
     scope: list[str] | tuple[str, ...] = ()
     scope_modalities: list[str] | tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import interpolate, pixel_shuffle
 
 from medic_ad.model.configuration import MedicADConfig
-from medic_ad.model.pixel import ConvNeXtBlock, PixelBranch
+from medic_ad.model.pixel import ConvNeXtBlock, PixelBranch, ResidualBlock
 
 
 class AnoCondition(nn.Module):
@@ -31,13 +31,31 @@ class AnoCondition(nn.Module):
         return x * (1 + scale.tanh()) + shift
 
 
+class Join(nn.Module):
+    """One step of the upsampling: what came from below joins the pixels, as `<Ano>` allows."""
+
+    def __init__(self, below: int, channels: int, token_dim: int, pooled_size: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(below, channels, 1)
+        self.condition = AnoCondition(token_dim, pooled_size, channels)
+        self.block = ResidualBlock(channels)
+
+    def forward(self, x: torch.Tensor, pixels: torch.Tensor, ano: torch.Tensor) -> torch.Tensor:
+        """x `(B, C', h, w)`, pixels `(B, C, H, W)` -> `(B, C, H, W)`."""
+        x = interpolate(self.project(x), size=pixels.shape[-2:], mode="bilinear")
+        return self.block(self.condition(x + pixels, ano))
+
+
 class HeatmapDecoder(nn.Module):
     """Fusion of the taps, conditioned on `<Ano>`, then ConvNeXt blocks and upsampling."""
 
     def __init__(self, config: MedicADConfig) -> None:
         super().__init__()
-        vision, channels = config.vision_config, config.heatmap_channels
-        fine, coarse = config.pixel_channels
+        vision, channels, widths = (
+            config.vision_config,
+            config.heatmap_channels,
+            tuple(config.pixel_channels),
+        )
         tokens = (config.text_config.hidden_size, config.pooled_size)
         self.norms = nn.ModuleList(nn.GroupNorm(1, vision.hidden_size) for _ in config.taps)
         self.project = nn.ModuleList(
@@ -45,14 +63,12 @@ class HeatmapDecoder(nn.Module):
         )
         self.condition = AnoCondition(*tokens, channels)
         self.blocks = nn.Sequential(ConvNeXtBlock(channels), ConvNeXtBlock(channels))
-        self.pixels = PixelBranch((fine, coarse))
-        self.to_coarse = nn.Conv2d(channels, coarse, 1)
-        self.condition_coarse = AnoCondition(*tokens, coarse)
-        self.coarse_blocks = nn.Sequential(*(ConvNeXtBlock(coarse) for _ in range(3)))
-        self.to_fine = nn.Conv2d(coarse, fine, 1)
-        self.condition_fine = AnoCondition(*tokens, fine)
-        self.fine_block = nn.Sequential(nn.Conv2d(fine, fine, 3, padding=1), nn.GELU())
-        self.logit = nn.Conv2d(fine, 4, 3, padding=1)
+        self.pixels = PixelBranch(widths)
+        self.joins = nn.ModuleList(
+            Join(below, width, *tokens)
+            for below, width in zip((*widths[1:], channels), widths, strict=True)
+        )
+        self.logit = nn.Conv2d(widths[0], 4, 3, padding=1)
         nn.init.constant_(self.logit.bias, -4.0)  # a lesion covers about 2 % of an image
 
     def forward(self, taps: torch.Tensor, ano: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
@@ -71,9 +87,7 @@ class HeatmapDecoder(nn.Module):
             for level, (norm, project) in enumerate(zip(self.norms, self.project, strict=True))
         )
         x = self.blocks(self.condition(x, ano))  # (B, C, h, w)
-        fine, coarse = self.pixels(image)  # strides 2 and 4
-        x = interpolate(self.to_coarse(x), size=coarse.shape[-2:], mode="bilinear")
-        x = self.coarse_blocks(self.condition_coarse(x + coarse, ano))
-        x = interpolate(self.to_fine(x), size=fine.shape[-2:], mode="bilinear")
-        x = self.fine_block(self.condition_fine(x + fine, ano))
+        levels = self.pixels(image)  # strides 2, 4, 8 ...
+        for join, level in zip(reversed(self.joins), reversed(levels), strict=True):
+            x = join(x, level, ano)
         return pixel_shuffle(self.logit(x), 2).squeeze(1)

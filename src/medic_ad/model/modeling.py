@@ -46,9 +46,13 @@ class Vision(ModelOutput):
     encoder: BaseModelOutputWithPooling = None
 
     def gate_features(self) -> torch.Tensor:
-        """`(images, Dv)` features of the gate: mean of the last tap, scaled to unit RMS."""
-        mean = torch.stack([tap[-1].flatten(1).mean(1) for tap in self.taps])
-        return mean / mean.pow(2).mean(1, keepdim=True).sqrt().clamp_min(1e-6)
+        """`(images, 2 * Dv)` features of the gate: mean and spread of the tap past the middle.
+
+        Deeper ones forget what kind of image it is, and the spread over the image tells more than
+        the mean.
+        """
+        middle = [tap[len(tap) // 2].flatten(1) for tap in self.taps]
+        return torch.stack([torch.cat([m.mean(1), m.std(1)]) for m in middle])
 
 
 def by_grid(function: Callable, *lists: Sequence[torch.Tensor]) -> list:
@@ -101,7 +105,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self.comparer = DiffProcessor(self.config)
         self.explainer = HeatmapDecoder(self.config)
         self.calibration = Calibration(
-            len(self.config.scope), self.config.vision_config.hidden_size
+            len(self.config.scope), 2 * self.config.vision_config.hidden_size
         )
 
     def _init_weights(self, module: torch.nn.Module) -> None:

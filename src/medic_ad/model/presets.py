@@ -54,7 +54,7 @@ def nano_config(**overrides) -> MedicADConfig:
         qformer_hidden_size=128,
         qformer_heads=4,
         heatmap_channels=96,
-        pixel_channels=[16, 48],
+        pixel_channels=[16, 32, 64, 128],
         image_size=192,
     )
     return MedicADConfig(**{**values, **overrides})

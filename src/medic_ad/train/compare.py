@@ -9,9 +9,11 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from medic_ad import words
+from medic_ad.errors import DataError
 from medic_ad.model.compare import CHANGE_LABELS, CompareOutput, Date
 from medic_ad.train.draw import pair_batch
 from medic_ad.train.losses import answer_labels, soft_dice
+from medic_ad.train.real_pairs import render_pairs
 from medic_ad.train.run import (
     Draws,
     Stage,
@@ -20,10 +22,12 @@ from medic_ad.train.run import (
     fit,
     freeze,
     load_stage,
+    split,
     training_slices,
 )
 
 TRAINED = ("comparer.",)
+REAL_SHARE = 0.5  # of the pairs, where the table has labelled ones
 
 
 @dataclass
@@ -34,7 +38,7 @@ class CompareArguments(StageArguments):
     batch: int = field(default=12, metadata={"help": "pairs a step, in either order"})
     label_weight: float = field(default=1.0, metadata={"help": "of worse / stable / better"})
     map_weight: float = field(default=1.0, metadata={"help": "of the signed change map"})
-    language_weight: float = field(default=0.5, metadata={"help": "of the language-model loss"})
+    language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
 
 
 class CompareStage(Stage):
@@ -50,11 +54,12 @@ class CompareStage(Stage):
         followup: torch.Tensor,
         mask: torch.Tensor,
         mask_followup: torch.Tensor,
-        change: list[str],
+        known: list[bool],
+        change: list[str | None],
         dialogues: list[tuple[str, str]],
         **_,
     ) -> dict:
-        config, weights, b = self.model.config, self.arguments, len(image)
+        config, weights = self.model.config, self.arguments
         # packed pair by pair: the prompt holds the baseline's image, then the follow-up's
         both = torch.stack([image, followup], 1).flatten(0, 1)
         images = self.processor.images(both, config)
@@ -70,9 +75,15 @@ class CompareStage(Stage):
         out = self.model.comparer(
             Date(*(c[0::2] for c in columns)), Date(*(c[1::2] for c in columns))
         )
-        target = torch.tensor([CHANGE_LABELS.index(c) for c in change], device=image.device)
-        label_loss = cross_entropy(out.logits, target)
-        map_loss = change_map_loss(out, mask, mask_followup)
+        told = torch.tensor([c is not None for c in change])
+        target = torch.tensor([CHANGE_LABELS.index(c) for c in change if c], device=image.device)
+        label_loss = accuracy = map_loss = out.logits.new_zeros(())
+        if told.any():
+            label_loss = cross_entropy(out.logits[told], target)
+            accuracy = (out.logits[told].argmax(1) == target).float().mean()
+        drawn = torch.tensor(known)
+        if drawn.any():
+            map_loss = change_map_loss(out, mask, mask_followup, drawn)
         prompts = [self.processor.prompt(q, images=2, answer=a) for q, a in dialogues]
         text = self.processor.text(prompts, config, vision.merged[0][0].numel()).to(image.device)
         language_loss = self.model(
@@ -88,7 +99,6 @@ class CompareStage(Stage):
             + weights.map_weight * map_loss
             + weights.language_weight * language_loss
         )
-        accuracy = (out.logits.argmax(1) == target).float().sum() / b
         return {
             "loss": loss,
             "label": label_loss,
@@ -99,18 +109,19 @@ class CompareStage(Stage):
 
 
 def change_map_loss(
-    out: CompareOutput, mask: torch.Tensor, mask_followup: torch.Tensor
+    out: CompareOutput, mask: torch.Tensor, mask_followup: torch.Tensor, known: torch.Tensor
 ) -> torch.Tensor:
     """Growth against pixels that only the follow-up's mask holds, decline against the others.
 
     Args:
         out: of a batch, logits `(B, H, W)`.
         mask, mask_followup: `(B, H, W)` in {0, 1}; both empty of change for a stable pair.
+        known: `(B,)` bool, whose masks are the truth; the others do not count.
     """
-    grown = (mask_followup - mask).clamp(min=0)
-    gone = (mask - mask_followup).clamp(min=0)
+    grown = (mask_followup - mask).clamp(min=0)[known]
+    gone = (mask - mask_followup).clamp(min=0)[known]
     loss = out.growth.new_zeros(())
-    for logits, target in ((out.growth, grown), (out.decline, gone)):
+    for logits, target in ((out.growth[known], grown), (out.decline[known], gone)):
         loss = loss + 5 * binary_cross_entropy_with_logits(logits, target)
         loss = loss + 0.5 * soft_dice(logits.sigmoid(), target)
     return loss
@@ -120,11 +131,28 @@ def main(arguments: CompareArguments) -> Path:
     """Train stage 2 on the weights in `arguments.model`; write it to `arguments.out`."""
     model, processor = load_stage(arguments)
     config = model.config
-    slices = training_slices(arguments, config.image_size)
+    samples = split(arguments.data, "train", arguments.exclude)
+    real = render_pairs(samples, config.image_size, Path(arguments.cache))
+    masked = any(sample.mask for sample in samples)
+    if not masked and real is None:
+        raise DataError(
+            "expected lesions with masks to make pairs from, or priors with a change, found "
+            "neither; fill the columns mask, or prior and change"
+        )
+    slices = training_slices(arguments, config.image_size) if masked else None
+    pools = [pool for pool in (slices, real) if pool is not None]
+
+    def pair(rng) -> dict:
+        pool = pools[int(rng.random() < REAL_SHARE)] if len(pools) > 1 else pools[0]
+        return pool.pair(rng)
 
     def pairs(rng, generator):
-        batch = pair_batch([slices.pair(rng) for _ in range(arguments.batch)], generator)
-        batch["dialogues"] = [words.compare_dialogue(c, rng) for c in batch["change"]]
+        batch = pair_batch([pair(rng) for _ in range(arguments.batch)], generator)
+        given = batch.pop("dialogue")
+        batch["dialogues"] = [
+            asked or words.compare_dialogue(change, rng)
+            for asked, change in zip(given, batch["change"], strict=True)
+        ]
         return batch
 
     freeze(model, TRAINED)

@@ -30,12 +30,12 @@ TRAINED = ("detector.",)
 class DetectArguments(StageArguments):
     """Arguments of `medic-ad train detect`."""
 
-    steps: int = field(default=800, metadata={"help": "optimiser steps"})
+    steps: int = field(default=1200, metadata={"help": "optimiser steps"})
     pixel_weight: float = field(
         default=1.0, metadata={"help": "of the pixel loss, where masks exist"}
     )
     image_weight: float = field(default=1.0, metadata={"help": "of the image loss"})
-    language_weight: float = field(default=0.5, metadata={"help": "of the language-model loss"})
+    language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
 
 
 class DetectStage(Stage):
@@ -59,7 +59,10 @@ class DetectStage(Stage):
         with torch.no_grad():
             vision = self.model.encode(**images)
         out = self.model.detector(torch.stack(vision.taps), torch.stack(vision.merged))
-        image_loss = binary_cross_entropy_with_logits(out.logit, label)
+        told = label.isfinite()
+        image_loss = out.logit.new_zeros(())
+        if told.any():
+            image_loss = binary_cross_entropy_with_logits(out.logit[told], label[told])
         pixel_loss = system_token_loss(out, mask, known)
         prompts = [self.processor.prompt(q, answer=a) for q, a in dialogues]
         merged = vision.merged[0][0].numel()
@@ -115,11 +118,15 @@ def main(arguments: DetectArguments) -> Path:
     def scans(rng, generator):
         batch = scan_batch([slices.scan(rng) for _ in range(arguments.batch)], generator)
         batch["dialogues"] = [
-            words.detect_dialogue(cell, sequence, rng)
-            if known
-            else words.presence_dialogue(bool(label), rng)
-            for cell, sequence, known, label in zip(
-                *(batch[name] for name in ("cell", "sequence", "known", "label")), strict=True
+            given
+            or (
+                words.detect_dialogue(cell, sequence, rng)
+                if known
+                else words.presence_dialogue(bool(label), rng)
+            )
+            for given, cell, sequence, known, label in zip(
+                *(batch[name] for name in ("dialogue", "cell", "sequence", "known", "label")),
+                strict=True,
             )
         ]
         return batch

@@ -41,7 +41,7 @@ class Slices:
         rendered: the slices.
         weights: source name -> share of the draws; sources left out share the rest by size.
         masked: draw only slices whose lesions are known pixel by pixel; without it, slices that
-            have a label and no mask are drawn too, as they are.
+            have no mask but a label or a question are drawn too, as they are.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class Slices:
     ) -> None:
         self.rendered = rendered
         area = rendered.mask.sum((1, 2))
-        told = rendered.labelled | (np.isfinite(rendered.label) & (not masked))
+        asked = np.array([s.question is not None and s.prior is None for s in rendered.samples])
+        told = rendered.labelled | ((np.isfinite(rendered.label) | asked) & (not masked))
         self.usable = np.flatnonzero(told & ((area == 0) | (area >= MINIMUM_LESION)))
         if not len(self.usable):
             raise DataError(
@@ -112,11 +113,14 @@ class Slices:
         r, i = self.rendered, self._index(rng)
         kind = rng.choice(list(SCAN_KINDS), p=list(SCAN_KINDS.values()))
         image, mask, known = _grey(r.image[i]), r.mask[i], bool(r.labelled[i])
+        sample, dialogue = r.samples[i], None
+        if sample.question and sample.answer and sample.prior is None and rng.random() < 0.5:
+            dialogue, kind = (sample.question, sample.answer), "real"
         if not known:  # nothing is known to remove or to keep: drawn as it is
             kind = "real"
         if kind in ("transplant", "graft") and len(self.lesions):
             image, mask = self.transplanted(
-                r.clean[i], rng, r.samples[i].sequence, healthy=kind == "graft"
+                r.clean[i], rng, sample.sequence, healthy=kind == "graft"
             )
         elif kind == "sham":
             image = _grey(r.sham[i])
@@ -128,7 +132,8 @@ class Slices:
             "mask": mask,
             "known": known,
             "label": float(r.label[i]),
-            "sequence": r.samples[i].sequence,
+            "dialogue": dialogue,
+            "sequence": sample.sequence,
         }
 
     def pair(self, rng: np.random.Generator) -> dict:
@@ -163,20 +168,27 @@ class Slices:
             "followup": second,
             "mask": masks[0],
             "mask_followup": masks[1],
+            "known": True,
             "change": change,
+            "dialogue": None,
             "sequence": r.samples[i].sequence,
         }
 
 
-def _affine(n: int, strength: float, generator: torch.Generator) -> torch.Tensor:
-    """`(n, 2, 3)` random rotation, scale, shift and left-right flip for `affine_grid`."""
+def _affine(rows: list[dict], strength: float, generator: torch.Generator) -> torch.Tensor:
+    """`(n, 2, 3)` random rotation, scale, shift and left-right flip for `affine_grid`.
+
+    What a table's own answer is about is not flipped: it may name a side.
+    """
+    n = len(rows)
+    asked = torch.tensor([row["dialogue"] is not None for row in rows])
 
     def uniform(low, high):
         return low + (high - low) * torch.rand(n, generator=generator)
 
     angle = uniform(-1, 1) * math.radians(15) * strength
     scale = torch.exp(uniform(-1, 1) * 0.18 * strength)
-    flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+    flip = torch.where((torch.rand(n, generator=generator) < 0.5) & ~asked, -1.0, 1.0)
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0], theta[:, 0, 1] = scale * angle.cos() * flip, -scale * angle.sin()
     theta[:, 1, 0], theta[:, 1, 1] = scale * angle.sin() * flip, scale * angle.cos()
@@ -210,13 +222,14 @@ def photometric(x: torch.Tensor, generator: torch.Generator, strength: float = 1
 def scan_batch(rows: list[dict], generator: torch.Generator) -> dict:
     """Rows of `Slices.scan` -> augmented image, clean, mask `(B, S, S)`, labels, cells, sequences.
 
-    `known` `(B,)` says whose mask is the truth; `label` `(B,)` is 1 abnormal, 0 normal.
+    `known` `(B,)` says whose mask is the truth; `label` `(B,)` is 1, 0 or NaN; `dialogue` holds a
+    question of the table and its answer, or `None`.
     """
     image, clean, mask = (
         torch.from_numpy(np.stack([r[k] for r in rows]).astype(np.float32))
         for k in ("image", "clean", "mask")
     )
-    moved = warp(torch.stack([image, clean, mask], 1), _affine(len(rows), 1.0, generator))
+    moved = warp(torch.stack([image, clean, mask], 1), _affine(rows, 1.0, generator))
     image, clean = photometric(moved[:, :2], generator).unbind(1)
     mask = (moved[:, 2] > 0.5).float()
     known = torch.tensor([r["known"] for r in rows])
@@ -228,17 +241,18 @@ def scan_batch(rows: list[dict], generator: torch.Generator) -> dict:
         "known": known,
         "label": torch.where(known, mask.flatten(1).amax(1), told),
         "cell": [mask_cell(m) for m in mask],
+        "dialogue": [r["dialogue"] for r in rows],
         "sequence": [r["sequence"] for r in rows],
     }
 
 
 def pair_batch(rows: list[dict], generator: torch.Generator) -> dict:
-    """Rows of `Slices.pair` -> tensors; each date has its own light and a small misalignment."""
+    """Rows of `pair` -> tensors; each date has its own light and a small misalignment."""
     stack = [
         torch.from_numpy(np.stack([r[k] for r in rows]).astype(np.float32))
         for k in ("image", "mask", "followup", "mask_followup")
     ]
-    moved = warp(torch.stack(stack, 1), _affine(len(rows), 1.0, generator))
+    moved = warp(torch.stack(stack, 1), _affine(rows, 1.0, generator))
     small = torch.eye(2, 3).repeat(len(rows), 1, 1)
     small[:, :, 2] += torch.randn(len(rows), 2, generator=generator) * 0.004
     moved = torch.cat([moved[:, :2], warp(moved[:, 2:], small)], 1)
@@ -250,8 +264,7 @@ def pair_batch(rows: list[dict], generator: torch.Generator) -> dict:
         "followup": followup,
         "mask": masks[:, 0],
         "mask_followup": masks[:, 1],
-        "change": [r["change"] for r in rows],
-        "sequence": [r["sequence"] for r in rows],
+        **{k: [r[k] for r in rows] for k in ("known", "change", "dialogue", "sequence")},
     }
 
 
@@ -266,4 +279,5 @@ def mask_cell(mask: torch.Tensor) -> tuple[int, int] | None:
     region = largest_region(mask)
     if not region.any():
         return None
-    return cell_of(*ndimage.center_of_mass(region), region.shape)
+    y, x = ndimage.center_of_mass(region)
+    return cell_of(y, x, region.shape)

@@ -126,7 +126,12 @@ def split(data: str, name: str, exclude: str = "") -> list[Sample]:
     left_out = {p for p in exclude.split(",") if p}
     root = Path(read_info(data).root)
     samples = [
-        dataclasses.replace(s, image=str(root / s.image), mask=s.mask and str(root / s.mask))
+        dataclasses.replace(
+            s,
+            image=str(root / s.image),
+            mask=s.mask and str(root / s.mask),
+            prior=s.prior and str(root / s.prior),
+        )
         for s in read_samples(data)
         if s.split == name and s.patient not in left_out
     ]
@@ -135,6 +140,11 @@ def split(data: str, name: str, exclude: str = "") -> list[Sample]:
             f"expected samples of split {name!r} in {data}, found none; prepare the data again"
         )
     return samples
+
+
+def patients(samples: Iterable[Sample]) -> list[str]:
+    """Published identities among samples, for the record of what some weights have seen."""
+    return sorted({s.patient for s in samples if s.patient})
 
 
 def source_weights(arguments: StageArguments) -> dict[str, float]:
@@ -250,6 +260,7 @@ def fit(stage: Stage, model: nn.Module, draws: Draws, arguments: StageArguments,
         "stage": name,
         "medic_ad": __version__,
         "arguments": dataclasses.asdict(arguments),
+        "patients": patients(split(arguments.data, "train", arguments.exclude)),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "frozen": {
             "tensors": len(before),
