@@ -47,9 +47,9 @@ stage() { # NAME COMMAND...: runs the command unless it finished before
 stage data medic-ad data prepare nano --root "$ROOT" --out "$DATA" ${SPLIT[@]+"${SPLIT[@]}"}
 stage base medic-ad train base --data "$DATA" --out "$BUILD/base" --cache "$CACHE" --weights "$WEIGHTS"
 stage detect medic-ad train detect --model "$BUILD/base" \
-    --data "$DATA" --out "$BUILD/detect" --cache "$CACHE" --weights "$WEIGHTS"
+    --data "$DATA" --out "$BUILD/detect" --cache "$CACHE" --weights "$WEIGHTS" --hint-weight 1
 stage compare medic-ad train compare --model "$BUILD/detect" \
-    --data "$DATA" --out "$BUILD/compare" --cache "$CACHE" --weights "$WEIGHTS"
+    --data "$DATA" --out "$BUILD/compare" --cache "$CACHE" --weights "$WEIGHTS" --hint-weight 1
 stage explain medic-ad train explain --model "$BUILD/compare" \
     --data "$DATA" --out "$BUILD/explain" --cache "$CACHE" --weights "$WEIGHTS"
 stage calibrate medic-ad calibrate --model "$BUILD/explain" \

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sklearn.metrics as reference
+from scipy import ndimage
 
 from medic_ad.evaluate import metrics
+from medic_ad.evaluate.metrics import PixelCounts
+from medic_ad.evaluate.regions import RegionOverlap
 
 CURVES = ("auroc", "average_precision", "f1", "macro_f1", "sensitivity", "brier")
 
@@ -131,3 +134,49 @@ def test_dice_and_pointing():
     assert metrics.dice(np.ones((4, 4), bool), mask) == pytest.approx(2 * 4 / 20)
     assert np.isnan(metrics.dice(~np.ones((4, 4), bool), np.zeros((4, 4), bool)))
     assert metrics.pointing(mask * 0.4, mask) == 1 and metrics.pointing(0.4 - mask, mask) == 0
+
+
+def brute_aupro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
+    """One threshold after the other, one region after the other."""
+    points = [(0.0, 0.0)]
+    regions = []
+    for i, mask in enumerate(masks):
+        labels, n = ndimage.label(mask, np.ones((3, 3)))
+        regions += [(i, labels == k) for k in range(1, n + 1)]
+    for threshold in sorted(set(maps.ravel()), reverse=True):
+        found = maps >= threshold
+        rate = (found & ~masks).sum() / (~masks).sum()
+        points.append((rate, np.mean([found[i][region].mean() for i, region in regions])))
+    x, y = (np.array(column) for column in zip(*points, strict=True))
+    grid = np.unique(np.concatenate([np.linspace(0, limit, 20001), x[x <= limit]]))
+    return float(np.trapezoid(np.interp(grid, x, y), grid) / limit)
+
+
+def test_aupro_equals_brute_force_and_counts_a_small_region_as_a_large_one():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((6, 20, 20), bool)
+    for k, mask in enumerate(masks):
+        mask[2 : 4 + k, 3:9] = True
+        mask[15:17, 15:17] = k % 2 == 0
+    maps = rng.integers(0, 40, masks.shape) + 12.0 * masks
+    pixels = PixelCounts(list(maps), list(masks))
+    ours = RegionOverlap(list(maps), list(masks), pixels)
+    ones = np.ones(6)
+    assert len(ours.overlap) == 9
+    # a bin of tied scores is one step of the curve in both, so only the drawing of it differs
+    assert ours.aupro(ones) == pytest.approx(brute_aupro(maps, masks, 0.3), abs=0.002)
+    twice = np.array([2.0, 0, 1, 1, 1, 1])
+    drawn = [0, 0, 2, 3, 4, 5]
+    assert ours.aupro(twice) == pytest.approx(
+        brute_aupro(maps[drawn], masks[drawn], 0.3), abs=0.002
+    )
+    perfect = RegionOverlap(
+        list(masks * 1.0), list(masks), PixelCounts(list(masks * 1.0), list(masks))
+    )
+    assert perfect.aupro(ones) == 1.0
+    large = masks * 1.0
+    large[:, 15:17, 15:17] = 0.0  # misses every small region: 3 of 9
+    seen = RegionOverlap(list(large), list(masks), PixelCounts(list(large), list(masks))).aupro(
+        ones
+    )
+    assert 6 / 9 <= seen < 0.75

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from medic_ad import words
 from medic_ad.data.sample import Sample, read_samples
 from medic_ad.errors import DataError, ModelError
 from medic_ad.model.compare import CompareOutput
 from medic_ad.model.detect import DetectOutput
-from medic_ad.processor import IMAGE
 from medic_ad.train import base, compare, detect
 from medic_ad.train.compare import change_map_loss
 from medic_ad.train.detect import system_token_loss
@@ -377,42 +374,6 @@ def test_change_map_loss_turns_round_with_the_dates() -> None:
     assert change_map_loss(right, *masks, known) < 0.05 < 5 < change_map_loss(turned, *masks, known)
     none = CompareOutput(growth=-8 + 0 * growth, decline=-8 + 0 * growth)
     assert change_map_loss(none, masks[0], masks[0], known) < 0.5  # stable: nothing is to be drawn
-
-
-def test_templates_put_facts_where_stage_tokens_will_stand() -> None:
-    processor, rng = tiny.processor(), np.random.default_rng(0)
-    mask = torch.zeros(48, 48)
-    mask[2:8, 38:46] = 1  # within the upper right of 4 x 4 cells
-    mask[30, 30] = 1  # a smaller region, which the answer is not about
-    scan = {"cell": (0, 2), "sequence": "T1", "mask": mask}
-    bare = 0
-    for i in range(200):
-        scans = [scan] * (1 + i % 2)
-        text = base.template(processor, scans, rng, pooled=4)
-        assert text.count(IMAGE) == len(scans)
-        facts = [part.split("<")[0] for part in text.split("<|vision_end|>")[1:]]
-        if not facts[0].startswith(" no"):
-            assert len(scans) == 1
-            bare += 1
-            continue
-        words_of_scan = " no no no most" + " no" * 12
-        assert all(f.startswith(words_of_scan) for f in facts)
-        change = facts[-1].removeprefix(words_of_scan).split("Is")[0]
-        last = set(re.findall(r" (?:worse|stable|better|unknown)", change[: 16 * 8]))
-        assert last == {" unknown"} if len(scans) == 1 else last < {" worse", " stable", " better"}
-        assert any(
-            words.change_hint(None if w == " unknown" else w.strip(), 16) in change for w in last
-        )
-    assert 4 <= bare <= 20
-
-
-def test_hints_are_one_token_a_stage_token() -> None:
-    tokenizer = base.make_processor(48).tokenizer
-    shares = np.array([[0.9, 0.02], [0.2, 0.0]])
-    assert words.hint(shares) == " most little some no"
-    for text, n in ((words.hint(shares), 4), (words.change_hint("worse", 3), 3)):
-        assert len(tokenizer(text)["input_ids"]) == n
-    assert len(tokenizer(words.change_hint(None, 3))["input_ids"]) == 3
 
 
 def test_compare_arguments_have_their_own_defaults() -> None:

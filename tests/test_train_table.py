@@ -63,7 +63,7 @@ def test_an_image_without_a_label_does_not_count_for_the_image_loss() -> None:
     batch["image"] = tiny.canvases(2)
     batch["mask"] = torch.zeros_like(batch["image"])
     with torch.no_grad():
-        out = stage(**batch, dialogues=[QUESTION] * 2)
+        out = stage(**batch, dialogues=[QUESTION] * 2, hints=[""] * 2)
     assert float(out["image"]) == 0 == float(out["pixel"]) and float(out["language"]) > 0
     assert torch.isfinite(out["loss"])
 

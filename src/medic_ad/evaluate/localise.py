@@ -10,6 +10,7 @@ from medic_ad.evaluate.bootstrap import Figure, Resampling, mean_of
 from medic_ad.evaluate.material import CHENG, CLUSTER, cheng_twins, samples_of
 from medic_ad.evaluate.metrics import PixelCounts, dice, pointing
 from medic_ad.evaluate.predict import as_image, columns, predict, threshold_of
+from medic_ad.evaluate.regions import RegionOverlap
 from medic_ad.evaluate.store import Context, Part, digest
 from medic_ad.evaluate.unet import UNet
 from medic_ad.processor import grey_window
@@ -76,6 +77,9 @@ class Maps:
         self.statistics = {
             "pixel AUROC": pixels.auroc,
             "pixel AP": pixels.average_precision,
+            "AUPRO up to 30 % false positives": RegionOverlap(
+                list(maps), list(masks), pixels
+            ).aupro,
             "mean Dice": mean_of(self.dice),
             "pointing game": mean_of(self.pointing),
         }

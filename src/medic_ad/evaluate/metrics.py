@@ -171,7 +171,7 @@ class PixelCounts:
                 pooled = rng.choice(pooled, EDGE_SAMPLE, replace=False)
             if len(pooled):
                 edges.append(np.quantile(pooled, np.linspace(0, 1, EDGES + 1)))
-        cut = np.unique(np.concatenate(edges)) if edges else np.zeros(1)
+        self.cut = cut = np.unique(np.concatenate(edges)) if edges else np.zeros(1)
         self.negative, self.positive = (
             np.stack(
                 [np.bincount(np.searchsorted(cut, v), minlength=len(cut) + 1) for v in side]

@@ -23,8 +23,8 @@ from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 from medic_ad.model.presets import NANO_VOCABULARY, nano_config
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
-from medic_ad.train.draw import largest_region, scan_batch
-from medic_ad.train.losses import answer_labels, soft_dice
+from medic_ad.train.draw import mask_cell, scan_batch, shares
+from medic_ad.train.losses import answer_labels, hint_ids, soft_dice
 from medic_ad.train.run import Draws, Stage, StageArguments, fit, freeze, training_slices
 
 SPECIAL = (
@@ -44,6 +44,7 @@ CHAT_TEMPLATE = (
     "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+NOISE = 0.3  # on the facts' embeddings, in units of the embeddings' spread
 SUB = 4  # the pre-training head predicts SUB x SUB mask cells a patch
 
 
@@ -52,7 +53,7 @@ class BaseArguments(StageArguments):
     """Arguments of `medic-ad train base`."""
 
     steps: int = field(default=4500, metadata={"help": "optimiser steps of vision pre-training"})
-    language_steps: int = field(default=1000, metadata={"help": "steps on image-text templates"})
+    language_steps: int = field(default=700, metadata={"help": "steps on image-text templates"})
     learning_rate: float = field(
         default=1e-3, metadata={"help": "peak, after warm-up, then cosine"}
     )
@@ -149,45 +150,112 @@ class LanguagePretraining(Stage):
         super().__init__()
         self.model, self.processor = model, processor
 
-    def forward(self, image: torch.Tensor, prompts: list[str], merged: int, **_) -> dict:
+    def forward(
+        self, image: torch.Tensor, prompts: list[str], facts: list[Facts], merged: int, **_
+    ) -> dict:
         config = self.model.config
         text = self.processor.text(prompts, config, merged).to(image.device)
         images = self.processor.images(image, config)
-        labels = answer_labels(text["input_ids"], self.processor.tokenizer)
-        return {"loss": self.model(**text, **images, labels=labels).loss}
+        return {
+            "loss": self.model(
+                **text,
+                image_grid_thw=images["image_grid_thw"],
+                mm_encoder_outputs={"image": self.model.encode(**images).encoder},
+                ano_embeds=self.embed([fact for fact in facts if not fact.change]),
+                diff_embeds=self.embed([fact for fact in facts if fact.change]),
+                labels=answer_labels(text["input_ids"], self.processor.tokenizer),
+            ).loss
+        }
+
+    def embed(self, facts: list[Facts]) -> torch.Tensor:
+        """What stands at the stage tokens: `(n, P * P, D)`."""
+        embedding, tokenizer = self.model.get_input_embeddings(), self.processor.tokenizer
+        device = embedding.weight.device
+        said, doubted = (
+            embedding(hint_ids([getattr(f, name) for f in facts], tokenizer).to(device))
+            for name in ("words", "doubts")
+        )
+        weight = torch.stack([f.weight for f in facts]).to(device)[..., None]
+        mixed = weight * said + (1 - weight) * doubted
+        return mixed + NOISE * embedding.weight.detach().std() * torch.randn_like(mixed)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Words at the place of one image's `<Ano>`, or of a `<Diff>`, and how firmly they are said.
+
+    Stage tokens will never be words: the model has to read mixtures too.
+
+    Attributes:
+        words, doubts: hints of T words.
+        weight: `(T,)` in [0, 1], of `words`; the rest is that of `doubts`.
+        change: whether it is a `<Diff>`.
+    """
+
+    words: str
+    doubts: str
+    weight: torch.Tensor
+    change: bool = False
+
+
+def scan_facts(mask: torch.Tensor, pooled: int, rng: np.random.Generator) -> Facts:
+    """A lesion is said at a third of its weight or more, and nothing with a fifth of doubt."""
+    said = words.hint(shares(mask, pooled))
+    none, some = words.SHARES[-1][1], words.SHARES[1][1]
+    lesion = np.array([f" {word}" != none for word in said.split()])
+    doubts = "".join(none if cell else some for cell in lesion)
+    firm = rng.uniform(0.3, 1.0) * rng.uniform(0.8, 1.0, len(lesion))
+    weight = np.where(lesion, firm, 1 - rng.uniform(0, 0.2, len(lesion)))
+    return Facts(said, doubts, torch.tensor(weight, dtype=torch.float32))
+
+
+def change_facts(change: str | None, pooled: int, rng: np.random.Generator) -> Facts:
+    """A change is said at two fifths of its weight or more, beside "stable" or "worse"."""
+    doubt = words.change_hint("worse" if change == "stable" else "stable", pooled**2)
+    weight = torch.full((pooled**2,), float(rng.uniform(0.6, 1.0)))
+    return Facts(words.change_hint(change, pooled**2), doubt, weight, change=True)
+
+
+def told_elsewhere(scan: dict, rng: np.random.Generator) -> dict:
+    """The same scan, said to have its lesion at a place drawn evenly.
+
+    The facts are to be believed, not the image, and most lesions lie in the middle.
+    """
+    side = scan["mask"].shape[-1]
+    y, x = np.indices((side, side))
+    centre, radius = rng.uniform(0.05, 0.95, 2) * side, rng.uniform(0.03, 0.12) * side
+    blob = torch.from_numpy((y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2).float()
+    return {**scan, "mask": blob, "cell": mask_cell(blob)}
 
 
 def template(
     processor: MedicADProcessor, scans: list[dict], rng: np.random.Generator, pooled: int
-) -> str:
-    """One training text about one scan, or about a pair of two.
+) -> tuple[str, list[Facts]]:
+    """One training text about one scan, or about a pair of two, and the facts in it.
 
-    Facts in words follow each image, as many as its stage tokens will be; a tenth of the texts
-    about one scan go without them, so that the model also answers from the image tokens.
+    A tenth of the texts about one scan go without facts, so that the model also answers from the
+    image tokens.
 
     Args:
         scans: one or two of `cell`, `mask` `(S, S)` and `sequence`; a question is about the last.
         pooled: side of the stage tokens' grid.
     """
-    change = list(words.CHANGE_SENTENCES)[rng.integers(3)]
+    if len(scans) == 1 and rng.random() < 0.1:
+        question, answer = words.detect_dialogue(scans[0]["cell"], scans[0]["sequence"], rng)
+        return processor.prompt(question, stages=False, answer=answer), []
+    scans = [
+        told_elsewhere(scan, rng) if scan["cell"] is not None and rng.random() < 0.5 else scan
+        for scan in scans
+    ]
+    change = None
     if len(scans) > 1:
+        change = list(words.CHANGE_SENTENCES)[rng.integers(3)]
         question, answer = words.compare_dialogue(change, rng)
     else:
         question, answer = words.detect_dialogue(scans[0]["cell"], scans[0]["sequence"], rng)
-    text = processor.prompt(question, len(scans), stages=False, answer=answer)
-    *parts, last = text.split("<|vision_end|>")
-    if len(scans) == 1 and rng.random() < 0.1:
-        return text
-    facts = [words.hint(shares(scan["mask"], pooled)) for scan in scans]
-    facts[-1] += words.change_hint(change if len(scans) > 1 else None, pooled**2)
-    return "".join(f"{a}<|vision_end|>{b}" for a, b in zip(parts, facts, strict=True)) + last
-
-
-def shares(mask: torch.Tensor, pooled: int) -> np.ndarray:
-    """Mask `(S, S)` -> `(P, P)` share of its largest region in each cell of the pooled grid."""
-    region = torch.from_numpy(largest_region(mask)).float()
-    cells = nn.functional.adaptive_avg_pool2d(region[None], pooled)[0]
-    return (cells / cells.sum().clamp(min=1e-9)).numpy()
+    facts = [scan_facts(scan["mask"], pooled, rng) for scan in scans]
+    facts.append(change_facts(change, pooled, rng))
+    return processor.prompt(question, len(scans), answer=answer), facts
 
 
 def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
@@ -222,15 +290,16 @@ def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
 
     def texts(rng, generator):
         batch = scans(rng, generator)
-        rows = [
-            {k: batch[k][i] for k in ("image", "mask", "cell", "sequence")} for i in range(size)
-        ]
-        prompts, images = [], []
+        keys = ("image", "mask", "cell", "sequence")
+        rows = [{k: batch[k][i] for k in keys} for i in range(size)]
+        out: dict = {"image": [], "prompts": [], "facts": [], "merged": merged}
         for row in rows:
             seen = [rows[int(rng.integers(size))], row] if rng.random() < 0.4 else [row]
-            prompts.append(template(processor, seen, rng, config.pooled_size))
-            images += [scan["image"] for scan in seen]
-        return {"image": torch.stack(images), "prompts": prompts, "merged": merged}
+            prompt, facts = template(processor, seen, rng, config.pooled_size)
+            out["prompts"].append(prompt)
+            out["facts"] += facts
+            out["image"] += [scan["image"] for scan in seen]
+        return {**out, "image": torch.stack(out["image"])}
 
     freeze(model, ("model.language_model", "model.visual.merger", "lm_head"))
     language = StageArguments(

@@ -12,7 +12,7 @@ from medic_ad import words
 from medic_ad.errors import DataError
 from medic_ad.model.compare import CHANGE_LABELS, CompareOutput, Date
 from medic_ad.train.draw import pair_batch
-from medic_ad.train.losses import answer_labels, soft_dice
+from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, soft_dice
 from medic_ad.train.real_pairs import render_pairs
 from medic_ad.train.run import (
     Draws,
@@ -39,6 +39,12 @@ class CompareArguments(StageArguments):
     label_weight: float = field(default=1.0, metadata={"help": "of worse / stable / better"})
     map_weight: float = field(default=1.0, metadata={"help": "of the signed change map"})
     language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
+    hint_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "of the distance of <Diff> to the words in its place in `base`, for nano"
+        },
+    )
 
 
 class CompareStage(Stage):
@@ -94,8 +100,14 @@ class CompareStage(Stage):
             diff_embeds=out.embeds,
             labels=answer_labels(text["input_ids"], self.processor.tokenizer),
         ).loss
+        hint = out.logits.new_zeros(())
+        if weights.hint_weight:
+            hints = [words.change_hint(c, out.embeds.shape[1]) for c in change]
+            ids = hint_ids(hints, self.processor.tokenizer)
+            hint = hint_loss(out.embeds, ids, told, self.model.get_input_embeddings())
         loss = (
-            weights.label_weight * label_loss
+            weights.hint_weight * hint
+            + weights.label_weight * label_loss
             + weights.map_weight * map_loss
             + weights.language_weight * language_loss
         )
@@ -104,6 +116,7 @@ class CompareStage(Stage):
             "label": label_loss,
             "map": map_loss,
             "language": language_loss,
+            "hint": hint,
             "accuracy": accuracy,
         }
 

@@ -10,8 +10,8 @@ from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_l
 
 from medic_ad import words
 from medic_ad.model.detect import DetectOutput
-from medic_ad.train.draw import scan_batch
-from medic_ad.train.losses import answer_labels, soft_dice
+from medic_ad.train.draw import scan_batch, shares
+from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, soft_dice
 from medic_ad.train.run import (
     Draws,
     Stage,
@@ -36,6 +36,10 @@ class DetectArguments(StageArguments):
     )
     image_weight: float = field(default=1.0, metadata={"help": "of the image loss"})
     language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
+    hint_weight: float = field(
+        default=0.0,
+        metadata={"help": "of the distance of <Ano> to the words in its place in `base`, for nano"},
+    )
 
 
 class DetectStage(Stage):
@@ -52,6 +56,7 @@ class DetectStage(Stage):
         label: torch.Tensor,
         known: torch.Tensor,
         dialogues: list[tuple[str, str]],
+        hints: list[str],
         **_,
     ) -> dict:
         config, weights = self.model.config, self.arguments
@@ -75,8 +80,12 @@ class DetectStage(Stage):
             diff_embeds=self.model.comparer.no_prior.expand(len(image), -1, -1),
             labels=answer_labels(text["input_ids"], self.processor.tokenizer),
         ).loss
+        hint = out.logit.new_zeros(())
+        if weights.hint_weight:
+            hint = self.hint_loss(out.embeds, hints, known)
         loss = (
-            weights.image_weight * image_loss
+            weights.hint_weight * hint
+            + weights.image_weight * image_loss
             + weights.pixel_weight * pixel_loss
             + weights.language_weight * language_loss
         )
@@ -86,8 +95,18 @@ class DetectStage(Stage):
             "image": image_loss,
             "pixel": pixel_loss,
             "language": language_loss,
+            "hint": hint,
             "support": support,
         }
+
+    def hint_loss(self, ano: torch.Tensor, hints: list[str], known: torch.Tensor) -> torch.Tensor:
+        """Of `<Ano>` and of the learned no-prior state."""
+        tokenizer, embedding = self.processor.tokenizer, self.model.get_input_embeddings()
+        none = hint_ids([words.change_hint(None, ano.shape[1])], tokenizer)
+        no_prior, told = self.model.comparer.no_prior[None], known.new_ones(1)
+        return hint_loss(ano, hint_ids(hints, tokenizer), known, embedding) + hint_loss(
+            no_prior, none, told, embedding
+        )
 
 
 def system_token_loss(out: DetectOutput, mask: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
@@ -129,6 +148,7 @@ def main(arguments: DetectArguments) -> Path:
                 strict=True,
             )
         ]
+        batch["hints"] = [words.hint(shares(mask, config.pooled_size)) for mask in batch["mask"]]
         return batch
 
     # the learned no-prior state is what `<|diff|>` says of a single scan, so it is learned here

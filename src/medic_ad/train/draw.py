@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 from scipy import ndimage
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import adaptive_avg_pool2d, affine_grid, grid_sample
 
 from medic_ad.data.blend import box_of
 from medic_ad.data.head import draw_place
@@ -281,3 +281,10 @@ def mask_cell(mask: torch.Tensor) -> tuple[int, int] | None:
         return None
     y, x = ndimage.center_of_mass(region)
     return cell_of(y, x, region.shape)
+
+
+def shares(mask: torch.Tensor, pooled: int) -> np.ndarray:
+    """Mask `(S, S)` -> `(P, P)` share of its largest region in each cell of the pooled grid."""
+    region = torch.from_numpy(largest_region(mask)).float()
+    cells = adaptive_avg_pool2d(region[None], pooled)[0]
+    return (cells / cells.sum().clamp(min=1e-9)).numpy()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+
+from medic_ad.errors import DataError
 
 IGNORED = -100  # label that the language-model loss passes over
 
@@ -28,3 +32,41 @@ def answer_labels(input_ids: torch.Tensor, tokenizer) -> torch.Tensor:
         last = int((ids == end).nonzero()[-1]) + 1
         labels[row, first:last] = ids[first:last]
     return labels
+
+
+def hint_ids(hints: Sequence[str], tokenizer) -> torch.Tensor:
+    """Ids `(B, T)` of hints of T words, one token each.
+
+    Raises:
+        DataError: the tokenizer cuts the words otherwise, so they cannot stand for stage tokens.
+    """
+    ids = tokenizer(list(hints), add_special_tokens=False)["input_ids"]
+    for hint, row in zip(hints, ids, strict=True):
+        if len(row) != len(hint.split()):
+            raise DataError(
+                f"expected one token a word of {hint!r}, got {len(row)} of {len(hint.split())}; "
+                "leave --hint-weight at 0 with this tokenizer"
+            )
+    return torch.tensor(ids)
+
+
+def hint_loss(
+    embeds: torch.Tensor, ids: torch.Tensor, known: torch.Tensor, embedding: torch.nn.Embedding
+) -> torch.Tensor:
+    """How far stage tokens lie from the words that stood in their place in `base`.
+
+    A frozen language model that learned to read those words can hardly be steered by its own loss
+    alone; once the tokens lie near the words, it can.
+
+    Args:
+        embeds: `(B, T, D)` stage embeddings.
+        ids: `(B, T)` of `hint_ids`.
+        known: `(B,)` bool, whose facts are the truth.
+
+    Returns: squared distance over the variance of the words' embeddings.
+    """
+    if not known.any():
+        return embeds.new_zeros(())
+    words = embedding(ids.to(embeds.device)).detach()
+    spread = words.var().clamp(min=1e-9)
+    return (embeds[known].float() - words[known]).pow(2).mean() / spread
