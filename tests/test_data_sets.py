@@ -20,6 +20,7 @@ from medic_ad.data.sets import (
     mni152,
     ms_cross_sectional,
     ms_longitudinal,
+    read_set,
 )
 from medic_ad.errors import DataError
 from medic_ad.readers import read_image
@@ -220,7 +221,7 @@ def test_prepare_refuses(tmp_path: Path) -> None:
 
 
 def real(name: str, root: Path) -> list[Sample]:
-    return list(__import__(SETS[name].module, fromlist=["samples"]).samples(root / name))
+    return read_set(name, root / name, root / "never written").samples
 
 
 def test_real_folders_hold_what_the_registry_says(shared_data: Path) -> None:
