@@ -11,7 +11,7 @@ SETS: dict[str, SetInfo] = {
     "vqa_rad": SetInfo(
         task="language: questions about one image",
         modality="CT, MR and radiographs of head, chest and abdomen",
-        n="3,515 questions about 315 images",
+        n="3,515 questions about 314 of 315 images",
         licence="CC0 1.0, Lau et al. 2018",
         ship=True,
         where="https://osf.io/89kps",
