@@ -137,7 +137,7 @@ def test_ms_validation_patient_can_be_chosen(tmp_path: Path) -> None:
         ms_cross_sectional.samples(root, "patient7")
     path = prepare("ms_cross_sectional", tmp_path, tmp_path / "out", validation="patient30")
     assert {s.patient for s in read_samples(path) if s.split == "val"} == {"patient30"}
-    assert "3 files compared" in read_info(path).notes[0]  # the middle slices of three volumes
+    assert "3 files compared" in read_info(path).notes[0]  # a slice of each of three volumes
     with pytest.raises(DataError, match="leave --validation out"):
         prepare("mni152", tmp_path, tmp_path, validation="patient07")
 

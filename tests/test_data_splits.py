@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
+from medic_ad.data.duplicates import FingerprintStore, alike_files
 from medic_ad.data.sample import Sample, check_splits
 from medic_ad.data.splits import File, Reading, settle
 from medic_ad.errors import DataError
@@ -82,3 +86,15 @@ def test_too_few_groups_are_refused() -> None:
     rows = [sample("a", "test", "P"), sample("b", "test", "P"), sample("c", "test", "Q")]
     with pytest.raises(DataError, match="s has 2 independent group"):
         settle(Reading(rows, drawn=True), [], 0, "s")
+
+
+def test_of_volumes_only_exact_copies_are_duplicates(tmp_path: Path) -> None:
+    """Two brains in a common space are alike without being one."""
+    voxels = np.zeros((24, 24, 20), np.float32)
+    voxels[4:20, 4:20] = 50
+    files = []
+    for name, noise in (("a", 0.0), ("b", 1.0), ("copy", 0.0)):
+        path = tmp_path / f"{name}.nii"
+        nibabel.save(nibabel.Nifti1Image(voxels + noise * np.eye(24)[..., None], np.eye(4)), path)
+        files.append((path, 10, "MR"))
+    assert alike_files(files, FingerprintStore(None)) == ([(0, 2)], 1)

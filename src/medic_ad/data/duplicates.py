@@ -138,11 +138,19 @@ def alike_files(
 ) -> tuple[list[tuple[int, int]], int]:
     """Duplicates among files, each given as path, slice and modality.
 
+    Slices of volumes (with an index) count where they are exact: in a common space such as MNI152,
+    registered brains of two patients are as alike as copies elsewhere.
+
     Returns: pairs (i, j), i < j, of positions in `files`, and how many of them are exact.
 
     Raises:
         DataError: a file cannot be read.
     """
     prints = [store.get(*file) for file in track(files)]
-    pairs = sorted(set(duplicate_pairs(prints))) if prints else []
-    return pairs, sum(prints[i].digest == prints[j].digest for i, j in pairs)
+    exact, near = [], []
+    for i, j in sorted(set(duplicate_pairs(prints))) if prints else []:
+        if prints[i].digest == prints[j].digest:
+            exact.append((i, j))
+        elif files[i][1] is None and files[j][1] is None:
+            near.append((i, j))
+    return sorted(exact + near), len(exact)

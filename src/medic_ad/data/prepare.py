@@ -68,7 +68,8 @@ def prepare(
     store = out.with_name(out.name + ".fingerprints")
     samples: list[Sample] = []
     notes: list[str] = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    screen = Console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
 
         def track(rows: Any) -> Any:
             return progress.track(rows, description="reading images")
