@@ -16,8 +16,7 @@ from medic_ad.errors import DataError
 
 
 def sample(image: str, split: str, patient: str | None = None, prior: str | None = None) -> Sample:
-    group = f"s:{patient or image}"
-    return Sample(image, group, split, "s", prior=prior, patient=patient)
+    return Sample(image, f"s:{image}", split, "s", prior=prior, patient=patient)
 
 
 def pair(a: str, b: str) -> tuple[File, File]:

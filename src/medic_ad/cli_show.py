@@ -115,6 +115,8 @@ def show_sets() -> None:
     if console.width >= _WIDE:
         table = _table("set", *columns)
         table.show_lines = console.is_terminal
+        for column in table.columns:
+            column.overflow = "fold"  # an address or a file name is of no use without its end
         for name, info in SETS.items():
             table.add_row(f"[bold]{name}[/]", *(escape(getattr(info, c)) for c in columns))
         console.print(table)
