@@ -11,8 +11,7 @@ import pytest
 from PIL import Image as Picture
 
 from medic_ad.data.prepare import describe, prepare
-from medic_ad.data.registry import SETS
-from medic_ad.data.sample import Sample, check_splits, read_info, read_samples
+from medic_ad.data.sample import check_splits, read_info, read_samples
 from medic_ad.data.sets import (
     brain_mri_253,
     brain_no_tumour,
@@ -130,6 +129,41 @@ def test_ms_refuses_partial_folders(tmp_path: Path) -> None:
         ms_cross_sectional.samples(root)
 
 
+def test_ms_validation_patient_can_be_chosen(tmp_path: Path) -> None:
+    root = ms(tmp_path / "ms_cross_sectional", "patient07", "patient26", "patient30")
+    split = {s.patient: s.split for s in ms_cross_sectional.samples(root, "patient07")}
+    assert split == {"patient07": "val", "patient26": "train", "patient30": "train"}
+    with pytest.raises(DataError, match="no patient 'patient7'.*patient07, patient26"):
+        ms_cross_sectional.samples(root, "patient7")
+    path = prepare("ms_cross_sectional", tmp_path, tmp_path / "out", validation="patient30")
+    assert {s.patient for s in read_samples(path) if s.split == "val"} == {"patient30"}
+    assert "3 files compared" in read_info(path).notes[0]  # a slice of each of three volumes
+    with pytest.raises(DataError, match="leave --validation out"):
+        prepare("mni152", tmp_path, tmp_path, validation="patient07")
+
+
+@pytest.mark.parametrize("prefix", ["{}_", ""])
+def test_ms_layouts_of_the_publisher(tmp_path: Path, prefix: str) -> None:
+    """README of the two archives: names with the patient in front; open copies without it."""
+    lesions = np.zeros(GRID, np.uint8)
+    lesions[11:13, 6:9, 8] = 1
+    one, two = tmp_path / "one/patient03", tmp_path / "two/patient3"
+    reg = "reg" if prefix else ""
+    head_with_neck = head() + 30  # not skull-stripped: the brain mask says where the brain is
+    for folder, names in (
+        (one, {"FLAIR": head_with_neck, "consensus_gt": lesions}),
+        (two, {f"study{n}_FLAIR{reg}": head_with_neck for n in (1, 2)} | {"gt": lesions}),
+    ):
+        for name, voxels in {**names, "brainmask": (head() > 0).astype(np.uint8)}.items():
+            nifti(folder / f"{prefix.format(folder.name)}{name}.nii.gz", voxels)
+    cross, pairs = ms_cross_sectional.samples(one.parent), ms_longitudinal.samples(two.parent)
+    assert len(cross) == len(pairs) == 14 and sum(s.label for s in cross) == 1
+    assert "study1" in str(pairs[0].prior) and "study2" in pairs[0].image
+    (one / f"{prefix.format('patient03')}brainmask.nii.gz").unlink()
+    with pytest.raises(DataError, match="brain mask of patient03 is missing"):
+        ms_cross_sectional.samples(one.parent)
+
+
 def test_longitudinal_pairs_know_no_direction(tmp_path: Path) -> None:
     for name in ("study1_FLAIR_common", "study2_FLAIR_common", "gt", "brainmask"):
         nifti(tmp_path / f"patient01/{name}.nii.gz", (head() > 0).astype(np.int16))
@@ -217,23 +251,3 @@ def test_prepare_refuses(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="index of brain_tumour_cheng"):
         prepare("nano", tmp_path, tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def real(name: str, root: Path) -> list[Sample]:
-    return list(__import__(SETS[name].module, fromlist=["samples"]).samples(root / name))
-
-
-def test_real_folders_hold_what_the_registry_says(shared_data: Path) -> None:
-    found = {name: real(name, shared_data) for name in SETS if (shared_data / name).is_dir()}
-    assert len(found) >= 5
-    for samples in found.values():
-        check_splits(samples)
-    cheng_splits = check_splits(found["brain_tumour_cheng"])
-    assert cheng_splits == {"train": 1673, "val": 279, "test": 238}
-    assert len({s.group for s in found["brain_tumour_cheng"]}) > 200
-    assert check_splits(found["brain_no_tumour"]) == {"train": 0, "val": 54, "test": 82}
-    assert check_splits(found["brain_mri_253"])["test"] == 159
-    assert len({s.group for s in found["brain_mri_253"]}) < 140
-    lesion = [s.label for s in found["ms_cross_sectional"]]
-    assert 0.3 < np.mean(lesion) < 0.8 and len(lesion) > 150
-    assert {s.patient for s in found["ms_longitudinal"]} == {"patient01", "patient03"}

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -187,8 +188,17 @@ def info(
 
 
 @data.command("list")
-def data_list() -> None:
-    """The public data sets that can be prepared."""
+def data_list(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print it as JSON, nothing else.")
+    ] = False,
+) -> None:
+    """The public data sets that can be prepared, where they are, what layout is expected."""
+    if as_json:
+        from medic_ad.data.registry import SETS
+
+        typer.echo(json.dumps({name: asdict(info) for name, info in SETS.items()}, indent=2))
+        return
     from medic_ad.cli_show import show_sets
 
     show_sets()
@@ -216,7 +226,17 @@ def prepare(
             help="For `table`: " + TABLE,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split drawn for a table without one.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the split, where none is published.")] = 0,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATIENT",
+            help="For `nano` and `ms_cross_sectional`: who validates; patient26 if not given.",
+        ),
+    ] = None,
+    duplicates: Annotated[
+        bool, typer.Option(help="Look for duplicates, which reads every image once.")
+    ] = True,
 ) -> None:
     """Write the table of samples that training and evaluation take."""
     from medic_ad.cli_show import show_samples
@@ -225,7 +245,9 @@ def prepare(
         from medic_ad.data.prepare import prepare as write_table
     if root is None:
         root = Path.cwd() if csv is None else csv.absolute().parent
-    written = write_table(name, root, Path(f"{name}.parquet") if out is None else out, csv, seed)
+    if out is None:
+        out = Path(f"{name}.parquet")
+    written = write_table(name, root, out, csv, seed, validation, duplicates)
     show_samples(written)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 COLOURS = {"abnormal": "dark_orange", "normal": "green", "uncertain": "medium_purple"}
 MAX_ROWS = 8
+_WIDE = 140  # columns from which on a table of seven columns can be read
+_ONE_LINE = 2000  # where no screen is there to wrap for: a row a set, for grep
 
 
 def _console() -> Console:
@@ -103,15 +105,26 @@ def _figure(value: float | None) -> str:
 
 
 def show_sets() -> None:
-    """The registry of data sets."""
+    """The registry of data sets: a table, or blocks where the screen is too narrow for one."""
     from medic_ad.data.registry import COMBINATIONS, SETS
 
     console = _console()
-    for name, info in SETS.items():
-        console.print(f"[bold]{name}[/]: {escape(info.task)}")
-        console.print(f"  {escape(info.modality)}; {escape(info.n)}")
-        console.print(f"  [dim]{escape(info.licence)}; {escape(info.where)}[/]", soft_wrap=True)
-        console.print(f"  [dim]expects {escape(info.layout)}[/]", soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _ONE_LINE
+    columns = ("task", "modality", "n", "licence", "where", "split", "layout")
+    if console.width >= _WIDE:
+        table = _table("set", *columns)
+        table.show_lines = console.is_terminal
+        for column in table.columns:
+            column.overflow = "fold"  # an address or a file name is of no use without its end
+        for name, info in SETS.items():
+            table.add_row(f"[bold]{name}[/]", *(escape(getattr(info, c)) for c in columns))
+        console.print(table)
+    else:
+        for name, info in SETS.items():
+            console.print(f"[bold]{name}[/]: {escape(info.task)}")
+            for column in columns[1:]:
+                console.print(f"  [dim]{column}: {escape(getattr(info, column))}[/]")
     for name, parts in COMBINATIONS.items():
         console.print(f"[bold]{name}[/]: {' + '.join(parts)}")
 
@@ -119,13 +132,15 @@ def show_sets() -> None:
 def show_samples(path: Path) -> None:
     """What a table of samples holds."""
     from medic_ad.data.prepare import describe
-    from medic_ad.data.sample import read_samples
+    from medic_ad.data.sample import read_info, read_samples
 
     table = _table("source", "split", "samples", "groups", "abnormal")
     for row in describe(read_samples(path)):
         table.add_row(*map(str, row))
     console = _console()
     console.print(table)
+    for note in read_info(path).notes:
+        console.print(escape(note), soft_wrap=True)
     console.print(f"Written: {escape(str(path))}", soft_wrap=True)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from skimage.transform import resize
@@ -17,7 +19,7 @@ _SIDE = 32
 # Correlation of 32 x 32 thumbnails. Re-saved copies of one slice lie above 0.98, slices of
 # different patients of one set below it (measured on brain_mri_253 and brain_tumour_cheng).
 _ALIKE = 0.98
-_CHUNK = 2048
+_CELLS = 2**26  # correlations held at once: 256 MB
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,9 @@ def duplicate_pairs(prints: list[Fingerprint]) -> list[tuple[int, int]]:
             pairs.append((i, j))
     pixels = np.stack([one.thumbnail for one in prints]).astype(np.float32)
     plain, mirrored = _unit(pixels), _unit(pixels[:, :, ::-1])
-    for start in range(0, len(prints), _CHUNK):
-        block = plain[start : start + _CHUNK]
+    step = max(1, _CELLS // max(len(prints), 1))
+    for start in range(0, len(prints), step):
+        block = plain[start : start + step]
         alike = np.maximum(block @ plain.T, block @ mirrored.T) >= _ALIKE
         for i, j in np.argwhere(alike):
             if start + i < j:
@@ -126,3 +129,28 @@ def _unit(pixels: np.ndarray) -> np.ndarray:
     flat = pixels.reshape(len(pixels), -1)
     flat = flat - flat.mean(1, keepdims=True)
     return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6))
+
+
+def alike_files(
+    files: list[tuple[Path, int | None, str | None]],
+    store: FingerprintStore,
+    track: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> tuple[list[tuple[int, int]], int]:
+    """Duplicates among files, each given as path, slice and modality.
+
+    Slices of volumes (with an index) count where they are exact: in a common space such as MNI152,
+    registered brains of two patients are as alike as copies elsewhere.
+
+    Returns: pairs (i, j), i < j, of positions in `files`, and how many of them are exact.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    prints = [store.get(*file) for file in track(files)]
+    exact, near = [], []
+    for i, j in sorted(set(duplicate_pairs(prints))) if prints else []:
+        if prints[i].digest == prints[j].digest:
+            exact.append((i, j))
+        elif files[i][1] is None and files[j][1] is None:
+            near.append((i, j))
+    return sorted(exact + near), len(exact)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from medic_ad.data.duplicates import FingerprintStore, alike_files
 from medic_ad.data.registry import COMBINATIONS, SETS
 from medic_ad.data.sample import Sample, TableInfo, check_splits, write_samples
+from medic_ad.data.sets import read_set, table
+from medic_ad.data.splits import File, Reading, settle
 from medic_ad.errors import DataError
+
+_BY_PATIENT = "ms_cross_sectional"  # the set whose validation patient can be chosen
 
 
 def prepare(
@@ -21,8 +25,13 @@ def prepare(
     out: str | Path,
     csv: str | Path | None = None,
     seed: int = 0,
+    validation: str | None = None,
+    duplicates: bool = True,
 ) -> Path:
     """Write the table of one data set, of a named combination, or of a CSV file of one's own.
+
+    Images stay where they are; what no reader can read is written once into OUT.files beside the
+    table. A run that stopped goes on with what it had read and written.
 
     Args:
         name: a key of SETS or COMBINATIONS.
@@ -30,9 +39,11 @@ def prepare(
             combination the folder that holds all of them; for `table` where its paths start.
         out: the Parquet file to write, or a folder, which gets NAME.parquet.
         csv: the table, for `table` only.
-        seed: of the split that is drawn for a table without one.
+        seed: of the split, where one is drawn.
+        validation: the patient of ms_cross_sectional that validates, its standing one if None.
+        duplicates: whether to look for duplicates, which reads every image once.
 
-    Returns: the file written; it is written whole or not at all.
+    Returns: the file written; it is written whole or not at all. Its `notes` say what was found.
 
     Raises:
         DataError: unknown name, missing files, rows that do not fit.
@@ -42,27 +53,55 @@ def prepare(
         raise DataError(f"There is no data set {name!r}: choose one of {known}.")
     if (name == "table") != (csv is not None):
         raise DataError("A CSV file belongs to the data set `table` and only there: give both.")
+    parts = COMBINATIONS.get(name, (name,))
+    if validation is not None and _BY_PATIENT not in parts:
+        raise DataError(
+            f"A validation patient can be chosen for {_BY_PATIENT} and what contains it, not for "
+            f"{name}: leave --validation out."
+        )
     root, out = Path(root).resolve(), Path(out)
     if not root.is_dir():
         raise DataError(f"The folder {root} is missing: give the folder of {name} as --root.")
     if out.suffix != ".parquet":
         out = out / f"{name}.parquet"
     out.parent.mkdir(parents=True, exist_ok=True)
+    store = out.with_name(out.name + ".fingerprints")
     samples: list[Sample] = []
-    parts = COMBINATIONS.get(name, (name,))
-    store = out.with_name(out.name + ".fingerprints") if csv is not None else None
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    notes: list[str] = []
+    screen = Console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
+
+        def track(rows: Any) -> Any:
+            return progress.track(rows, description="reading images")
+
         for part in progress.track(parts, description=f"preparing {name}"):
-            samples += _read_set(part, root, name in COMBINATIONS, csv, seed, store, progress)
+            if csv is not None:
+                found = table.samples(root, csv, seed=seed, store=store, track=track)
+                reading = Reading(found, grouped=True)
+            else:
+                options = {"validation": validation} if part == _BY_PATIENT else {}
+                work = out.resolve().with_name(out.name + ".files") / part
+                reading = _read(part, root, name in COMBINATIONS, work, options)
+            notes += [f"{part}: {note}" for note in reading.notes]
+            pairs: list[tuple[File, File]] = []
+            if duplicates:
+                pairs, note = _compare(reading.samples, root, FingerprintStore(store), track)
+                notes.append(f"{part}: {note}")
+            else:
+                notes.append(f"{part}: duplicates were not looked for.")
+            settled, more = settle(reading, pairs, seed, part)
+            groups = len({sample.group for sample in settled})
+            notes += [*more, f"{part}: {len(settled)} samples in {groups} groups."]
+            samples += settled
     info = TableInfo(
         name=name,
         licence="; ".join(f"{part}: {SETS[part].licence}" for part in parts),
         ship=all(SETS[part].ship for part in parts),
         root=root.as_posix(),
+        notes=tuple(notes),
     )
     write_samples(samples, out, info)
-    if store is not None:
-        store.unlink(missing_ok=True)
+    store.unlink(missing_ok=True)
     return out
 
 
@@ -78,38 +117,44 @@ def describe(samples: list[Sample]) -> list[tuple[str, str, int, int, int]]:
     return out
 
 
-def _read_set(
-    name: str,
-    root: Path,
-    combined: bool,
-    csv: str | Path | None,
-    seed: int,
-    store: Path | None,
-    progress: Progress,
-) -> list[Sample]:
-    """Samples of one set, paths relative to `root` even where the set lies below it."""
-    read: Any = importlib.import_module(SETS[name].module).samples
-    if csv is not None:
-
-        def track(rows: Any) -> Any:
-            return progress.track(rows, description="reading images")
-
-        return list(read(root, csv, seed=seed, store=store, track=track))
-    below = combined or (root / name).is_dir()
-    found: list[Sample] = read(root / name if below else root)
-    if not below:
-        return found
-    return [
+def _read(name: str, root: Path, combined: bool, work: Path, options: dict[str, Any]) -> Reading:
+    """What one set holds, paths relative to `root` even where the set lies below it."""
+    is_set = any((root / index).is_file() for index in ("index.csv", "labels.csv"))
+    if not combined and (is_set or not (root / name).is_dir()):
+        return read_set(name, root, work, **options)
+    reading = read_set(name, root / name, work, **options)
+    samples = [
         replace(
             sample,
             image=_below(name, sample.image),
             prior=sample.prior and _below(name, sample.prior),
             mask=sample.mask and _below(name, sample.mask),
         )
-        for sample in found
+        for sample in reading.samples
     ]
+    return replace(reading, samples=samples)
 
 
 def _below(name: str, path: str) -> str:
     """A set's relative path as seen from the folder above; absolute ones stay."""
     return path if Path(path).is_absolute() else f"{name}/{path}"
+
+
+def _compare(
+    samples: list[Sample], root: Path, store: FingerprintStore, track: Any
+) -> tuple[list[tuple[File, File]], str]:
+    """Pairs of duplicates among images and priors, of a volume its middle slice, and a note."""
+    modality: dict[str, str | None] = {}
+    slices: dict[str, set[int | None]] = {}
+    for sample in samples:
+        for path in (sample.image, sample.prior):
+            if path is not None:
+                modality[path] = sample.modality
+                slices.setdefault(path, set()).add(sample.slice)
+    files: list[File] = []
+    for path, found in slices.items():
+        listed = sorted(i for i in found if i is not None)
+        files.append((path, listed[len(listed) // 2] if listed else None))
+    pairs, exact = alike_files([(root / p, i, modality[p]) for p, i in files], store, track)
+    note = f"{len(files)} files compared, {exact} exact and {len(pairs) - exact} near pairs."
+    return [(files[i], files[j]) for i, j in pairs], note

@@ -116,12 +116,17 @@ class TableInfo:
         licence: licence of the images and labels.
         ship: whether weights trained on it may be given away.
         root: folder that relative paths start from.
+        notes: what preparing found and did: duplicates, dropped and left-out samples.
     """
 
     name: str
     licence: str
     ship: bool
     root: str
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(self.notes))  # JSON gives a list
 
 
 def check_splits(samples: Iterable[Sample]) -> dict[str, int]:

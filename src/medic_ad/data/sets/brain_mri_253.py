@@ -5,10 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from medic_ad.data.sample import Sample
+from medic_ad.data.sets import classes
 from medic_ad.data.sets.common import need, rows_of
+from medic_ad.data.splits import Reading
 from medic_ad.errors import DataError
 
 NAME = "brain_mri_253"
+
+
+def reading(root: str | Path, name: str = NAME, work: Path | None = None) -> Reading:
+    """All images in test, from the index where there is one, else from Kaggle's yes/ and no/."""
+    if (Path(root) / "index.csv").is_file():
+        return Reading(samples(root))
+    return classes.reading(root, name)
 
 
 def samples(root: str | Path) -> list[Sample]:

@@ -5,12 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from medic_ad.data.sample import SPLITS, Sample
+from medic_ad.data.sets import cheng_original
 from medic_ad.data.sets.common import need, rows_of
+from medic_ad.data.splits import Reading
 from medic_ad.errors import DataError
 
 NAME = "brain_tumour_cheng"
 _CLUSTER = 10  # neighbouring numbers are neighbouring slices of one patient; ids are not published
 _GAP = 3
+
+
+def reading(root: str | Path, name: str, work: Path) -> Reading:
+    """The layout that is there: an index, else MATLAB files, else numbered PNG files."""
+    root = Path(root)
+    if not (root / "index.csv").is_file():
+        found = {int(p.stem): p for p in sorted(root.rglob("*.mat")) if p.stem.isdigit()}
+        if found:  # cvind.mat holds folds by slice and patient and is not needed
+            return cheng_original.from_mat(root, found, work)
+        if any((root / "images").glob("*.png")):
+            return cheng_original.from_png(root)
+    return Reading(samples(root), grouped=True)
 
 
 def samples(root: str | Path) -> list[Sample]:

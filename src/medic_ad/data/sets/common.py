@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image as Picture
 
 from medic_ad.errors import DataError
 from medic_ad.readers import read_image
 
+_PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 MINIMUM_BRAIN = 0.15  # of the largest slice's brain area; less shows too little to be judged
 
 
@@ -20,11 +25,67 @@ def need(path: Path, what: str) -> Path:
     return path
 
 
+def inside(root: Path, *names: str) -> Path:
+    """The first of these folders below `root` that is there, as archives add them; else root."""
+    return next((root / name for name in names if (root / name).is_dir()), root)
+
+
+def first_of(folder: Path, names: tuple[str, ...], what: str) -> Path:
+    """The first of these files in `folder`, or a DataError that names them all."""
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        choice = " or ".join(names)
+        raise DataError(
+            f"{what} is missing: expected {folder / choice}; check --root or fetch the data set."
+        )
+    return found
+
+
+def pictures(folder: Path, what: str) -> list[Path]:
+    """The PNG, JPEG and TIFF files of a folder in order; there must be one."""
+    need(folder, what)
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in _PICTURES and not path.name.startswith(".")
+    )
+    if not found:
+        raise DataError(f"{what}: {folder} holds no PNG, JPEG or TIFF file; fetch the set again.")
+    return found
+
+
+def json_of(path: Path, what: str) -> Any:
+    """Content of a JSON file, or of a file with one JSON object a line (.jsonl)."""
+    try:
+        text = need(path, what).read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}): fetch it again.") from error
+
+
+def value_of(row: Any, key: str, where: str) -> Any:
+    """A value of one row of JSON, or a DataError that says which key is missing where."""
+    if not isinstance(row, dict) or key not in row:
+        raise DataError(f"{where}: expected the key {key!r}, which is missing; fetch it again.")
+    return row[key]
+
+
+def save_picture(pixels: np.ndarray, path: Path) -> None:
+    """Write a PNG whole or not at all; uint8 or uint16 (H, W)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    Picture.fromarray(pixels).save(part, format="PNG")
+    os.replace(part, path)
+
+
 def rows_of(path: Path, columns: tuple[str, ...], what: str) -> list[dict[str, str]]:
     """Rows of an index file with at least these columns, every value stripped."""
     try:
         with need(path, what).open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
             missing = [column for column in columns if column not in (reader.fieldnames or [])]
             if missing:
                 raise DataError(f"{path} lacks the column {missing[0]!r}: expected {columns}.")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medic_ad.data.duplicates import Fingerprint, FingerprintStore, Groups, duplicate_pairs
 from medic_ad.data.sample import CHANGE_LABELS, SPLITS, Sample
 from medic_ad.data.sets.common import rows_of
+from medic_ad.data.splits import draw_splits
 from medic_ad.errors import DataError
 
 NAME = "table"
@@ -33,7 +31,6 @@ COLUMNS = (
     "body_part",
     "sequence",
 )
-SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -81,7 +78,7 @@ def samples(
         _check_given(given, parsed, duplicates, str(csv))
         splits = given
     else:
-        splits = _draw_splits(members, [row["label"] for row in parsed], seed, str(csv))
+        splits = draw_splits(members, [row["label"] for row in parsed], seed, str(csv))
     return [
         Sample(**row, group=f"{NAME}:{member + 2}", split=split, source=NAME)
         for row, member, split in zip(parsed, members, splits, strict=True)
@@ -171,37 +168,3 @@ def _check_given(
                 f"{where}, row {j + 2}, column split: {given[j]}, but row {i + 2} of the same "
                 f"patient is in {given[i]}; put all of a patient into one split."
             )
-
-
-def _draw_splits(members: list[int], labels: list[float], seed: int, where: str) -> list[str]:
-    """Whole groups into splits of about SHARES, alike for every label, drawn by the seed."""
-    unique = sorted(set(members))
-    if len(unique) < len(SPLITS):
-        raise DataError(
-            f"{where} has {len(unique)} independent group(s) of patients and duplicates: three "
-            "splits need at least 3; add patients or give the column split."
-        )
-    kinds = ["" if math.isnan(label) else str(label) for label in labels]
-    content = {group: Counter[str]() for group in unique}
-    for group, kind in zip(members, kinds, strict=True):
-        content[group][kind] += 1
-    wanted = {
-        split: {kind: share * n for kind, n in Counter(kinds).items()}
-        for split, share in SHARES.items()
-    }
-    order = [unique[i] for i in np.random.default_rng(seed).permutation(len(unique))]
-    order.sort(key=lambda group: -content[group].total())
-    home: dict[int, str] = {}
-    for place, group in enumerate(order):
-        empty = [split for split in SPLITS if split not in home.values()]
-        left = len(order) - place
-        choices = empty if empty and left <= len(empty) else list(SPLITS)
-        home[group] = max(
-            choices,
-            key=lambda split: sum(
-                n * wanted[split][kind] / SHARES[split] for kind, n in content[group].items()
-            ),
-        )
-        for kind, n in content[group].items():
-            wanted[home[group]][kind] -= n
-    return [home[group] for group in members]

@@ -1,0 +1,60 @@
+"""Command line: `medic-ad data list` and `medic-ad data prepare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from published_cases import Maker
+from typer.testing import CliRunner, Result
+
+from medic_ad.cli import app
+from medic_ad.data.registry import SETS
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner(env={"COLUMNS": "80", "TERM": "dumb"}).invoke(app, ["data", *map(str, words)])
+
+
+def test_the_list_is_a_row_a_set_where_no_screen_is() -> None:
+    lines = invoke("list").stdout.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.strip()}
+    for name, info in SETS.items():
+        for word in (info.task, info.modality, info.n, info.licence, info.where, info.split):
+            assert word in rows[name]
+        assert info.layout in rows[name]
+    assert rows["nano:"] == "nano: brain_tumour_cheng + ms_cross_sectional + mni152"
+
+
+def test_the_list_as_json() -> None:
+    listed = json.loads(invoke("list", "--json").stdout)
+    assert list(listed) == list(SETS)
+    assert listed["vqa_rad"]["ship"] is True and listed["mmxu"]["ship"] is False
+
+
+def test_prepare_says_what_it_found(tmp_path: Path) -> None:
+    make = Maker(tmp_path / "set")
+    for name in ("yes/a.png", "yes/b.png", "no/c.png"):
+        make.picture(name)
+    (make.root / "yes/copy.png").write_bytes((make.root / "no/c.png").read_bytes())
+    words = ("prepare", "br35h", "--root", make.root, "--out", tmp_path / "t.parquet")
+    done = invoke(*words)
+    assert done.exit_code == 0, done.output
+    assert "br35h: 4 files compared, 1 exact and 0 near pairs." in done.stdout
+    assert "br35h: 4 samples in 3 groups." in done.stdout
+    done = invoke(*words, "--no-duplicates")
+    assert "duplicates were not looked for" in done.stdout
+
+
+def test_prepare_refuses_in_one_sentence(tmp_path: Path) -> None:
+    for words, expected in (
+        (("br35h", "--validation", "patient07"), "leave --validation out"),
+        (("br35h",), "The folder yes of br35h is missing"),
+        (("slake",), "train questions of slake is missing"),
+        (("chestx_det",), "ChestX_Det_train.json"),
+        (("brain_tumour_cheng",), "index.csv"),
+    ):
+        done = invoke("prepare", *words, "--root", tmp_path, "--out", tmp_path / "x.parquet")
+        assert done.exit_code == 2 and done.stdout == ""
+        assert expected in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
