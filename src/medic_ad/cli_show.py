@@ -123,8 +123,8 @@ def show_sets() -> None:
     else:
         for name, info in SETS.items():
             console.print(f"[bold]{name}[/]: {escape(info.task)}")
-            for column in columns[1:]:
-                console.print(f"  [dim]{column}: {escape(getattr(info, column))}[/]")
+            for field in columns[1:]:
+                console.print(f"  [dim]{field}: {escape(getattr(info, field))}[/]")
     for name, parts in COMBINATIONS.items():
         console.print(f"[bold]{name}[/]: {' + '.join(parts)}")
 

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, pixel_shuffle
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from medic_ad import words
 from medic_ad.model.configuration import MedicADConfig
@@ -44,7 +45,9 @@ CHAT_TEMPLATE = (
     "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+TEXTS_AN_IMAGE = 4  # with other facts each, so that the tower runs less often
 NOISE = 0.3  # on the facts' embeddings, in units of the embeddings' spread
+ELSEWHERE = 0.7  # share of the lesions that are told at a place drawn evenly
 SUB = 4  # the pre-training head predicts SUB x SUB mask cells a patch
 
 
@@ -53,7 +56,7 @@ class BaseArguments(StageArguments):
     """Arguments of `medic-ad train base`."""
 
     steps: int = field(default=4500, metadata={"help": "optimiser steps of vision pre-training"})
-    language_steps: int = field(default=700, metadata={"help": "steps on image-text templates"})
+    language_steps: int = field(default=1400, metadata={"help": "steps on image-text templates"})
     learning_rate: float = field(
         default=1e-3, metadata={"help": "peak, after warm-up, then cosine"}
     )
@@ -151,16 +154,28 @@ class LanguagePretraining(Stage):
         self.model, self.processor = model, processor
 
     def forward(
-        self, image: torch.Tensor, prompts: list[str], facts: list[Facts], merged: int, **_
+        self,
+        image: torch.Tensor,
+        shown: list[int],
+        prompts: list[str],
+        facts: list[Facts],
+        merged: int,
+        **_,
     ) -> dict:
+        """`shown` are the indexes of the images in the order in which the prompts hold them."""
         config = self.model.config
         text = self.processor.text(prompts, config, merged).to(image.device)
         images = self.processor.images(image, config)
+        tokens = self.model.encode(**images).encoder.pooler_output
         return {
             "loss": self.model(
                 **text,
-                image_grid_thw=images["image_grid_thw"],
-                mm_encoder_outputs={"image": self.model.encode(**images).encoder},
+                image_grid_thw=images["image_grid_thw"][shown],
+                mm_encoder_outputs={
+                    "image": BaseModelOutputWithPooling(
+                        pooler_output=tuple(tokens[i] for i in shown)
+                    )
+                },
                 ano_embeds=self.embed([fact for fact in facts if not fact.change]),
                 diff_embeds=self.embed([fact for fact in facts if fact.change]),
                 labels=answer_labels(text["input_ids"], self.processor.tokenizer),
@@ -244,7 +259,7 @@ def template(
         question, answer = words.detect_dialogue(scans[0]["cell"], scans[0]["sequence"], rng)
         return processor.prompt(question, stages=False, answer=answer), []
     scans = [
-        told_elsewhere(scan, rng) if scan["cell"] is not None and rng.random() < 0.5 else scan
+        told_elsewhere(scan, rng) if scan["cell"] is not None and rng.random() < ELSEWHERE else scan
         for scan in scans
     ]
     change = None
@@ -289,17 +304,19 @@ def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
     merged = (config.image_size // config.vision_config.patch_size // 2) ** 2
 
     def texts(rng, generator):
-        batch = scans(rng, generator)
-        keys = ("image", "mask", "cell", "sequence")
-        rows = [{k: batch[k][i] for k in keys} for i in range(size)]
-        out: dict = {"image": [], "prompts": [], "facts": [], "merged": merged}
-        for row in rows:
-            seen = [rows[int(rng.integers(size))], row] if rng.random() < 0.4 else [row]
-            prompt, facts = template(processor, seen, rng, config.pooled_size)
+        scans = [slices.scan(rng) for _ in range(max(1, size // TEXTS_AN_IMAGE))]
+        batch = scan_batch(scans, generator)
+        keys = ("mask", "cell", "sequence")
+        rows = [{k: batch[k][i] for k in keys} for i in range(len(scans))]
+        out: dict = {"image": batch["image"], "shown": [], "prompts": [], "facts": []}
+        for i in range(size):
+            own = i % len(rows)
+            seen = [int(rng.integers(len(rows))), own] if rng.random() < 0.4 else [own]
+            prompt, facts = template(processor, [rows[k] for k in seen], rng, config.pooled_size)
             out["prompts"].append(prompt)
             out["facts"] += facts
-            out["image"] += [scan["image"] for scan in seen]
-        return {**out, "image": torch.stack(out["image"])}
+            out["shown"] += seen
+        return {**out, "merged": merged}
 
     freeze(model, ("model.language_model", "model.visual.merger", "lm_head"))
     language = StageArguments(
