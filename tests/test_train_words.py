@@ -44,7 +44,7 @@ def test_templates_come_with_the_facts_that_stand_at_their_stage_tokens() -> Non
             assert cells[2:, :2].any() and not cells[:2, 2:].any()
         if len(scans) > 1 and "unchanged" in text:
             assert change == {"stable"}
-    assert 5 <= bare <= 30 and 90 <= own <= 190
+    assert 5 <= bare <= 30 and 60 <= own <= 130
 
 
 def test_a_lesion_is_said_more_firmly_than_nothing_is_doubted() -> None:
@@ -71,7 +71,7 @@ def test_facts_stand_between_their_words_and_the_doubts() -> None:
         assert torch.allclose(found, expected.detach(), atol=0.1 * float(rows.detach().std()))
 
 
-def test_half_of_the_lesions_are_told_at_places_drawn_evenly() -> None:
+def test_most_lesions_are_told_at_places_drawn_evenly() -> None:
     rng = np.random.default_rng(0)
     cells = [base.told_elsewhere(lesion_scan(), rng)["cell"] for _ in range(450)]
     counts = np.array([cells.count((y, x)) for y in range(3) for x in range(3)])
