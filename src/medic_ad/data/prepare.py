@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from rich.progress import Progress
 
 from medic_ad.data.registry import COMBINATIONS, SETS
 from medic_ad.data.sample import Sample, TableInfo, check_splits, write_samples
-from medic_ad.errors import DataError
+from medic_ad.errors import DataError, MedicADError
 
 
 def prepare(
@@ -47,11 +49,13 @@ def prepare(
         raise DataError(f"The folder {root} is missing: give the folder of {name} as --root.")
     if out.suffix != ".parquet":
         out = out / f"{name}.parquet"
-    out.parent.mkdir(parents=True, exist_ok=True)
     samples: list[Sample] = []
     parts = COMBINATIONS.get(name, (name,))
     store = out.with_name(out.name + ".fingerprints") if csv is not None else None
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with (
+        _kept_when_interrupted(store),
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
         for part in progress.track(parts, description=f"preparing {name}"):
             samples += _read_set(part, root, name in COMBINATIONS, csv, seed, store, progress)
     info = TableInfo(
@@ -64,6 +68,24 @@ def prepare(
     if store is not None:
         store.unlink(missing_ok=True)
     return out
+
+
+@contextmanager
+def _kept_when_interrupted(store: Path | None) -> Iterator[None]:
+    """The folder of a store, taken back with the store when the table is refused."""
+    if store is None:
+        yield
+        return
+    made = [folder for folder in store.absolute().parents if not folder.exists()]
+    store.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except MedicADError:
+        store.unlink(missing_ok=True)
+        with suppress(OSError):  # another program has put something there
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def describe(samples: list[Sample]) -> list[tuple[str, str, int, int, int]]:
