@@ -39,6 +39,7 @@ ROAD = (  # upstream first; a package counts as one
     "demo_figure",
     "demo",
     "info",
+    "cli_usage",
     "cli_stages",
     "cli_show",
     "cli",
