@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from road_cases import planted, write_dicom, write_nifti, write_png
 from medic_ad import __version__
 from medic_ad.cli_stages import EVALUATE, TRAIN
 from medic_ad.data.registry import SETS
+from medic_ad.model.calibration import FITTED
 from medic_ad.models import MODELS
 from medic_ad.report.schema import NOTICE, validate
 
@@ -41,6 +43,17 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     code = f"import sys, medic_ad.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_a_download_shows_its_bar() -> None:
+    code = (
+        "import medic_ad.cli; medic_ad.cli.quiet()\n"
+        "from huggingface_hub.utils import are_progress_bars_disabled\n"
+        "print(are_progress_bars_disabled())"
+    )
+    clean = {k: v for k, v in os.environ.items() if k != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_help_names_every_command() -> None:
@@ -182,7 +195,7 @@ def test_info_shows_scope_and_thresholds_of_the_bundled_model() -> None:
     assert model["bytes"] <= 40e6
     assert len(model["scope"]) == 3
     for entry in model["scope"]:
-        assert entry["entry"].startswith("brain MR ")
+        assert entry.keys() == {"entry", *FITTED} and entry["entry"].startswith("brain MR ")
         assert 0 <= entry["band_low"] <= entry["threshold"] <= entry["band_high"] <= 1
         assert 0 < entry["heatmap_threshold"] < 1 and entry["gate_limit"] > 0
     assert model["change_temperature"] > 0

@@ -42,16 +42,17 @@ for _name, _stage in EVALUATE.items():
 
 
 def quiet() -> None:
-    """Keep the chatter of libraries off stderr, which belongs to the one sentence."""
+    """Keep the chatter of libraries off stderr, which belongs to the one sentence.
+
+    Bars of downloads stay: a base of 7B takes minutes.
+    """
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if "transformers" in sys.modules:  # which read the two only when it was imported
+    if "transformers" in sys.modules:  # which read it only when it was imported
         from transformers.utils import logging as of_transformers
 
         of_transformers.set_verbosity_error()
-        of_transformers.disable_progress_bar()
 
 
 @contextmanager
