@@ -248,6 +248,6 @@ def test_loading_a_base_says_nothing(published, capfd: pytest.CaptureFixture[str
         from_base(published[0])
         assert any(
             "LOAD REPORT" in r.getMessage() for r in handler.buffer
-        )  # so it was silenced above
+        )
     finally:
         of_transformers.removeHandler(handler)
