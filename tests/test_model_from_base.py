@@ -246,8 +246,6 @@ def test_loading_a_base_says_nothing(published, capfd: pytest.CaptureFixture[str
         load_checkpoint(published[0])
         assert handler.buffer == [] and capfd.readouterr().err == ""
         from_base(published[0])
-        assert any(
-            "LOAD REPORT" in r.getMessage() for r in handler.buffer
-        )
+        assert any("LOAD REPORT" in r.getMessage() for r in handler.buffer)
     finally:
         of_transformers.removeHandler(handler)
