@@ -24,9 +24,11 @@ from medic_ad.calibrate import (
     gate,
     heatmap_threshold,
     platt,
+    scope_of,
     validation,
 )
-from medic_ad.errors import ModelError
+from medic_ad.data.sample import Sample
+from medic_ad.errors import DataError, ModelError
 from medic_ad.finding import decide
 from medic_ad.load import Model, load_checkpoint, load_model
 from medic_ad.model.calibration import FITTED, heatmap_evidence
@@ -196,6 +198,23 @@ def calibrated(trained: tiny.Trained) -> Path:
 @pytest.fixture(scope="module")
 def model(calibrated: Path) -> Model:
     return load_model(str(calibrated), "cpu")
+
+
+def test_the_scope_is_named_by_the_table() -> None:
+    def sample(body_part: str | None, modality: str | None) -> Sample:
+        return Sample("a.png", "g", "train", "mine", body_part=body_part, modality=modality)
+
+    assert scope_of([sample("BRAIN", "MR")] * 2) == "brain MR"
+    assert scope_of([sample("CHEST", "DX")]) == "chest DX"
+    for other, said in (
+        (sample("CHEST", "MR"), "brain MR, chest MR"),
+        (sample("BRAIN", "CT"), "brain CT, brain MR"),
+        (sample(None, "MR"), "brain MR, unknown MR"),
+    ):
+        with pytest.raises(DataError, match=f"got {said}; .*--scope"):
+            scope_of([sample("BRAIN", "MR"), other])
+    with pytest.raises(DataError, match="got brain unknown; .*--scope"):
+        scope_of([sample("BRAIN", None)])
 
 
 def test_validation_holds_lesions_shams_and_twins(trained: tiny.Trained) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as Picture
 from scipy import ndimage
 
-from medic_ad.data.duplicates import FingerprintStore, duplicate_pairs, fingerprint
+from medic_ad.data.duplicates import Fingerprint, FingerprintStore, duplicate_pairs, fingerprint
 from medic_ad.data.prepare import prepare
 from medic_ad.data.sample import check_splits, read_info, read_samples
 from medic_ad.data.sets import table
@@ -146,19 +146,23 @@ def test_tables_that_cannot_be_split_are_refused(tmp_path: Path) -> None:
         table.samples(root, root / "table.csv")
 
 
-def test_prepare_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_prepare_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path, 8)
-    rows = [f"{i:02d}.png" for i in range(8)]
-    (root / "07.png").rename(root / "away.png")
-    (root / "07.png").write_bytes(b"no picture")
-    csv = write(root, "image\n" + "\n".join(rows))
+    csv = write(root, "image\n" + "\n".join(f"{i:02d}.png" for i in range(8)))
     out = tmp_path / "mine.parquet"
     kept = tmp_path / "mine.parquet.fingerprints"
-    with pytest.raises(DataError, match="row 9"):
-        prepare("table", root, out, csv=csv)
+
+    def interrupt(path: Path, *rest: object) -> Fingerprint:
+        if path.name == "07.png":
+            raise KeyboardInterrupt
+        return fingerprint(path, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr("medic_ad.data.duplicates.fingerprint", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("table", root, out, csv=csv)
     assert not out.exists() and len(kept.read_text().splitlines()) == 7
     kept.write_text(kept.read_text() + '["torn')
-    (root / "away.png").rename(root / "07.png")
     assert prepare("table", root, out, csv=csv, seed=3) == out
     assert len(read_samples(out)) == 8 and not read_info(out).ship
     assert not kept.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import evaluate_cases as cases
 import numpy as np
@@ -211,3 +212,15 @@ def test_the_reference_network_trains_resumes_and_draws_on_the_files_grid(tmp_pa
     assert maps.shape == (2, 96, 80) and maps.min() >= 0 and maps.max() <= 1
     with pytest.raises(ModelError, match="medic-ad evaluate unet"):
         unet.UNet.load(tmp_path / "absent")
+
+
+def test_a_refused_unet_leaves_no_folder(tmp_path: Path):
+    cases.cheng(tmp_path, train=2, val=2, test=2)
+    table = prepare("brain_tumour_cheng", tmp_path, tmp_path / "table.parquet")
+    out = tmp_path / "unet"
+    common: dict[str, Any] = {"out": str(out), "side": 64, "cache": str(tmp_path / "cache")}
+    with pytest.raises(DataError, match="cannot be read as a Parquet table"):
+        unet.main(unet.UnetArguments(data=str(tmp_path / "no.parquet"), **common))
+    with pytest.raises(DataError, match="source 'elsewhere'.*got none; name another"):
+        unet.main(unet.UnetArguments(data=str(table), source="elsewhere", **common))
+    assert not out.exists()

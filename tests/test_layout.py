@@ -39,6 +39,7 @@ ROAD = (  # upstream first; a package counts as one
     "demo_figure",
     "demo",
     "info",
+    "cli_usage",
     "cli_stages",
     "cli_show",
     "cli",
@@ -53,7 +54,7 @@ MAY_IMPORT = {  # narrower than the order: what each of these may know of the pa
     "registration": set(),
     "finding": {"errors", "image", "words"},
     "report": {"errors", "finding", "image", "study", "words"},
-    "data": {"errors", "readers"},
+    "data": {"errors", "readers", "words"},
 }
 NO_TORCH = ("image", "readers", "study", "registration", "align", "finding", "report", "data")
 HEAVY = {"torch", "transformers", "numpy", "scipy", "SimpleITK", "pydicom", "nibabel", "matplotlib",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 import pytest
@@ -233,3 +235,17 @@ def test_load_checkpoint_takes_the_ids_of_the_tokenizer(published) -> None:
     assert network.lm_head.weight.shape == (tiny.ROWS, 48)
     assert torch.equal(network.lm_head.weight, published[1]["lm_head.weight"])
     assert MedicADForConditionalGeneration.config_class().ano_token_id == 151665
+
+
+def test_loading_a_base_says_nothing(published, capfd: pytest.CaptureFixture[str]) -> None:
+    """The heads are new, which transformers reports as missing; other warnings still arrive."""
+    handler = BufferingHandler(1000)
+    of_transformers = logging.getLogger("transformers")
+    of_transformers.addHandler(handler)
+    try:
+        load_checkpoint(published[0])
+        assert handler.buffer == [] and capfd.readouterr().err == ""
+        from_base(published[0])
+        assert any("LOAD REPORT" in r.getMessage() for r in handler.buffer)
+    finally:
+        of_transformers.removeHandler(handler)

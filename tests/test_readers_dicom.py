@@ -137,21 +137,43 @@ def test_irregular_places_are_refused(tmp_path: Path) -> None:
         read_image(save(tmp_path / "s", made))
 
 
-def test_duplicate_is_left_out_and_noted(tmp_path: Path) -> None:
+def test_a_copy_of_a_slice_is_refused(tmp_path: Path) -> None:
     made = slices()
-    image = read_image(save(tmp_path / "s", [*made, made[4]]))
-    np.testing.assert_array_equal(image.pixels, [ds.pixel_array for ds in made])
-    assert "1 duplicate slice(s) left out" in image.source.notes
-
-
-def test_two_images_at_one_place_are_refused(tmp_path: Path) -> None:
-    made = slices()
-    echo = slices()[4]
-    echo.SeriesInstanceUID = made[0].SeriesInstanceUID
-    echo.PixelData = bytes(len(echo.PixelData))
     with pytest.raises(ReadError) as caught:
-        read_image(save(tmp_path / "s", [*made, echo]))
-    assert said(caught)[0] == "one image at each place" and "slice 5" in said(caught)[1]
+        read_image(save(tmp_path / "s", [*made, made[4]]))
+    expected, came, remedy = said(caught)
+    assert expected == "one image at each place" and remedy.startswith("leave only one")
+    assert came == "004.dcm and 012.dcm, two copies of one image, at slice 5"
+
+
+def test_two_images_at_one_place_are_refused_and_told_apart(tmp_path: Path) -> None:
+    for number, empty in enumerate((True, False)):  # whether the pixels differ does not matter
+        made = slices()
+        echo = slices()[4]
+        echo.SeriesInstanceUID, echo.EchoTime = made[0].SeriesInstanceUID, 80
+        if empty:
+            echo.PixelData = bytes(len(echo.PixelData))
+        with pytest.raises(ReadError) as caught:
+            read_image(save(tmp_path / str(number), [*made, echo]))
+        expected, came, _ = said(caught)
+        assert expected == "one image at each place"
+        assert "differ in EchoTime, SOPInstanceUID, at slice 5" in came
+
+
+def test_a_series_of_several_dates_or_studies_is_refused(tmp_path: Path) -> None:
+    made = slices()
+    for ds in made[7:]:
+        ds.StudyDate = "20250704"
+    made[0].StudyDate = ""  # a date that is not said contradicts none
+    with pytest.raises(StudyError) as caught:
+        read_image(save(tmp_path / "dates", made))
+    assert said(caught)[:2] == ("one study date in a folder", "2 (20040826, 20250704)")
+    made = slices()
+    for ds in made[:3]:
+        ds.StudyInstanceUID = generate_uid()
+    with pytest.raises(StudyError) as caught:
+        read_image(save(tmp_path / "studies", made))
+    assert said(caught)[:2] == ("one study in a folder", "4")
 
 
 @pytest.mark.parametrize("own_series", [True, False])

@@ -21,9 +21,10 @@ from report_cases import (
 
 from medic_ad.errors import MedicADError
 from medic_ad.finding import Change, find
+from medic_ad.image import SMALL_SIDE_PX
 from medic_ad.report import Report
 from medic_ad.report.document import document
-from medic_ad.report.rules import NO_PLACE
+from medic_ad.report.rules import NO_PLACE, due_warnings
 from medic_ad.study import Study
 
 NOT_COMPARABLE = Change("not_comparable", None, None, reason="The prior overlaps by 10 %.")
@@ -139,6 +140,17 @@ def test_out_of_scope_with_a_prior_is_not_comparable() -> None:
 def test_notes_of_the_study_become_warnings() -> None:
     study = Study(make_image(), notes=("a prior is the same file as the current study",))
     assert make_report(study=study).warnings == ("A prior is the same file as the current study.",)
+
+
+@pytest.mark.parametrize(("shape", "due"), [((31, 64), True), ((32, 64), False), ((64, 20), True)])
+def test_a_very_small_image_is_said_to_be_enlarged(shape: tuple[int, int], due: bool) -> None:
+    study = Study(make_image(shape), priors=(make_prior(shape),))
+    found = [w for w in due_warnings("normal", (), None, "", study) if "enlarged" in w]
+    assert SMALL_SIDE_PX == 32 and len(found) == (2 if due else 0)
+    if due:
+        size = f"{shape[0]} x {shape[1]} pixels"
+        assert found[0].startswith(f"The image has only {size}")
+        assert found[1].startswith(f"The prior has only {size}")
 
 
 def test_the_heatmap_of_a_report_cannot_be_changed_and_the_callers_can() -> None:

@@ -16,7 +16,7 @@ from sentence import said
 
 from medic_ad.errors import StudyError
 from medic_ad.readers import read_image
-from medic_ad.study import Study, read_study
+from medic_ad.study import CLOCK_SLACK, Study, read_study
 
 
 def scan(folder: Path, date: str | None, **change: Any) -> Path:
@@ -141,6 +141,27 @@ def test_date_that_contradicts_the_file_or_is_none(tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         read_study(path, date="5 January")
     assert said(caught)[1:] == ("'5 January'", "write year-month-day")
+
+
+def test_a_future_date_is_refused_when_given_and_noted_when_a_file_says_it(tmp_path: Path) -> None:
+    today = datetime.date.today()
+    path = picture(tmp_path, "a.png")
+    assert read_study(path, date=today.isoformat()).date == today
+    for date in ("2999-01-01", today + 2 * CLOCK_SLACK):
+        with pytest.raises(StudyError) as caught:
+            read_study(path, date=date)
+        assert said(caught) == (
+            "a date that is not in the future",
+            str(date),
+            "correct the date, or leave --date out",
+        )
+    # de-identified sets shift dates ahead; their order still holds
+    shifted = read_study(scan(tmp_path, "21800506"), scan(tmp_path, "21790101"))
+    assert shifted.identity_verified
+    assert [note[:45] for note in shifted.notes] == [
+        "the study date 2179-01-01 lies in the future:",
+        "the study date 2180-05-06 lies in the future:",
+    ]
 
 
 def test_study_is_valid_from_birth(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ class CalibrateArguments:
     model: str = field(metadata={"help": "folder of the trained weights"})
     out: str = field(metadata={"help": "folder that the calibrated weights are written to"})
     scope: str = field(
-        default="brain MR", metadata={"help": "scope entries are named SCOPE SEQUENCE"}
+        default="",
+        metadata={"help": "entries are named SCOPE SEQUENCE; body part and modality when empty"},
     )
     pairs: int = field(
         default=240, metadata={"help": "validation pairs for the change temperature"}
@@ -205,6 +206,23 @@ def change_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(nll, bounds=(-3, 3), method="bounded").x))
 
 
+def scope_of(samples: list[Sample]) -> str:
+    """What all samples show, such as "brain MR": the name that their entries start with.
+
+    Raises:
+        DataError: they differ, or do not say it.
+    """
+    unknown = "unknown"
+    kinds = {((s.body_part or unknown).lower(), s.modality or unknown) for s in samples}
+    said = sorted(" ".join(kind) for kind in kinds)
+    if len(kinds) != 1 or unknown in next(iter(kinds)):
+        raise DataError(
+            f"expected one body part and one modality in the table, got {', '.join(said[:4])}; "
+            "correct its columns body_part and modality, or name the scope with --scope"
+        )
+    return said[0]
+
+
 def main(arguments: CalibrateArguments) -> Path:
     """Fit every number on the validation split and write the weights with it."""
     network, processor = load_checkpoint(find_checkpoint(arguments.model))
@@ -217,7 +235,8 @@ def main(arguments: CalibrateArguments) -> Path:
         raise DataError(
             "expected samples that name their sequence, found none; fill the column sequence"
         )
-    network.config.scope = [f"{arguments.scope} {name}" for name in entries]
+    scope = arguments.scope or scope_of([s for s in train if s.sequence])
+    network.config.scope = [f"{scope} {name}" for name in entries]
     network.config.scope_modalities = sorted({s.modality for s in train if s.modality})
     network.config.scope_body_parts = sorted({s.body_part for s in train if s.body_part})
     network.calibration = Calibration(len(entries), 2 * network.config.vision_config.hidden_size)

@@ -11,39 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from medic_ad import __version__
 from medic_ad.cli_stages import CALIBRATE, EVALUATE, TRAIN, add_stage, extra
-from medic_ad.errors import MedicADError
+from medic_ad.cli_usage import Root, given_path
 from medic_ad.models import MODELS
 
-BAD_INPUT = 2
 NOTICE = "Research use only. Not a medical device."
 TABLE = "columns image, prior, patient, date, label, mask, change, question, answer."
 MODEL_HELP = f"{', '.join(MODELS)}, or a folder in the layout of the Hugging Face Hub."
-
-
-class Root(TyperGroup):
-    """The one place where bad input becomes one sentence on stderr and exit status 2."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except MedicADError as error:
-            sentence = str(error)
-            cause: Exception = error
-        except OSError as error:
-            # a path of the user's, such as an output folder that cannot be written to
-            if error.filename is None or isinstance(error, BrokenPipeError):
-                raise
-            sentence = f"{error.filename}: {error.strerror}; give another path."
-            cause = error
-        typer.echo(f"medic-ad: {' '.join(sentence.split())}", err=True)
-        raise typer.Exit(BAD_INPUT) from cause
 
 
 app = typer.Typer(
@@ -64,16 +43,17 @@ for _name, _stage in EVALUATE.items():
 
 
 def quiet() -> None:
-    """Keep the chatter of libraries off stderr, which belongs to the one sentence."""
+    """Keep the chatter of libraries off stderr, which belongs to the one sentence.
+
+    Bars of downloads stay: a base of 7B takes minutes.
+    """
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if "transformers" in sys.modules:  # which read the two only when it was imported
+    if "transformers" in sys.modules:  # which read it only when it was imported
         from transformers.utils import logging as of_transformers
 
         of_transformers.set_verbosity_error()
-        of_transformers.disable_progress_bar()
 
 
 @contextmanager
@@ -103,10 +83,14 @@ def _root(
 @app.command()
 def read(
     current: Annotated[
-        Path, typer.Argument(help="DICOM file or series folder, NIfTI, PNG, JPEG or TIFF file.")
+        Path,
+        typer.Argument(
+            parser=given_path, help="DICOM file or series folder, NIfTI, PNG, JPEG or TIFF file."
+        ),
     ],
     prior: Annotated[
-        list[Path] | None, typer.Option(help="An earlier study of the same patient, oldest first.")
+        list[Path] | None,
+        typer.Option(parser=given_path, help="An earlier study of the same patient, oldest first."),
     ] = None,
     ask: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A question about the scan.")
@@ -126,7 +110,9 @@ def read(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Save the report (HTML, JSON, pictures) here."),
+        typer.Option(
+            parser=given_path, metavar="DIR", help="Save the report (HTML, JSON, pictures) here."
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON, nothing else.")
@@ -134,7 +120,7 @@ def read(
 ) -> None:
     """Read one scan, or two dates of it."""
     if ask is not None and not ask.strip():
-        raise typer.BadParameter("expected a question, came an empty text", param_hint="'--ask'")
+        raise typer.BadParameter("expected a question, got an empty text", param_hint="'--ask'")
     from medic_ad.study import read_study
 
     with hushed():
@@ -157,7 +143,10 @@ def read(
 @app.command()
 def demo(
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for the study, report and page.")
+        Path,
+        typer.Option(
+            parser=given_path, metavar="DIR", help="Folder for the study, report and page."
+        ),
     ],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "nano",
 ) -> None:
@@ -212,16 +201,23 @@ def prepare(
     root: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of the images; the CSV file's own when not given."
+            parser=given_path,
+            metavar="DIR",
+            help="Folder of the images; the CSV file's own when not given.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Parquet file to write; NAME.parquet if not given."),
+        typer.Option(
+            parser=given_path,
+            metavar="FILE",
+            help="Parquet file to write; NAME.parquet if not given.",
+        ),
     ] = None,
     csv: Annotated[
         Path | None,
         typer.Option(
+            parser=given_path,
             metavar="FILE",
             help="For `table`: " + TABLE,
         ),

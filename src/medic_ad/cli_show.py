@@ -133,14 +133,23 @@ def show_samples(path: Path) -> None:
     """What a table of samples holds."""
     from medic_ad.data.prepare import describe
     from medic_ad.data.sample import read_info, read_samples
+    from medic_ad.study import in_future
 
+    samples = read_samples(path)
     table = _table("source", "split", "samples", "groups", "abnormal")
-    for row in describe(read_samples(path)):
+    for row in describe(samples):
         table.add_row(*map(str, row))
     console = _console()
     console.print(table)
     for note in read_info(path).notes:
         console.print(escape(note), soft_wrap=True)
+    if ahead := [s for s in samples if s.date is not None and in_future(s.date)]:
+        console.print(
+            f"[yellow]Note:[/] {len(ahead)} date(s) lie in the future, the first "
+            f"{ahead[0].date} ({escape(ahead[0].image)}): correct them, "
+            "unless they were shifted to hide them.",
+            soft_wrap=True,
+        )
     console.print(f"Written: {escape(str(path))}", soft_wrap=True)
 
 

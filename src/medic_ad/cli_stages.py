@@ -109,6 +109,13 @@ def as_command(arguments: type, main: Callable[[Any], object]) -> Callable[..., 
 
     def run(**values: Any) -> None:
         values.pop("config")
+        for field in fields:  # an option may be empty only where its default is
+            value = values[field.name]
+            if isinstance(value, str) and not value.strip() and field.default != "":
+                flag = field.name.replace("_", "-")
+                raise typer.BadParameter(
+                    "expected a value, got an empty text", param_hint=f"'--{flag}'"
+                )
         done = main(arguments(**values))
         if isinstance(done, Path):
             typer.echo(f"Written: {done}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medic_ad.errors import ReadError
 
 MIN_SIDE_PX = 16
+SMALL_SIDE_PX = 32  # a slice with a shorter side is read, with a warning in the report
 MAX_SIDE_PX = 8192
 MAX_VOXELS = 2**29  # 2 GiB as float32
 

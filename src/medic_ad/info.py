@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import safe_open
 
 from medic_ad import __version__
+from medic_ad.model.calibration import FITTED
 from medic_ad.models import MODELS
 
 LIBRARIES = (
@@ -30,17 +31,6 @@ LIBRARIES = (
     "SimpleITK",
     "monai",
     "nilearn",
-)
-PER_ENTRY = (
-    "slope",
-    "heatmap_slope",
-    "offset",
-    "threshold",
-    "band_low",
-    "band_high",
-    "heatmap_threshold",
-    "prevalence",
-    "gate_limit",
 )
 
 
@@ -72,7 +62,7 @@ def _model(name: str) -> dict[str, Any]:
     config = json.loads((info.path / "config.json").read_text(encoding="utf-8"))
     fitted = _calibration(info.path)
     scope = [
-        {"entry": entry, **{key: fitted[key][index] for key in PER_ENTRY}}
+        {"entry": entry, **{key: fitted[key][index] for key in FITTED}}
         for index, entry in enumerate(config["scope"])
     ]
     return {
@@ -92,7 +82,7 @@ def _calibration(folder: Path) -> dict[str, list[float | None]]:
         with safe_open(file, framework="numpy") as tensors:
             for key in tensors.keys():  # noqa: SIM118  (not a dict)
                 name = key.removeprefix("calibration.")
-                if name != key and name in (*PER_ENTRY, "change_temperature"):
+                if name != key and name in (*FITTED, "change_temperature"):
                     values = tensors.get_tensor(key).ravel().tolist()
                     found[name] = [v if math.isfinite(v) else None for v in values]
     return found

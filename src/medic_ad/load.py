@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils.logging import set_tqdm_hook
 
 from medic_ad.errors import ModelError
 from medic_ad.model.configuration import MedicADConfig
@@ -112,6 +116,27 @@ def check_config(path: str | Path) -> str:
     return config.model_type
 
 
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Without transformers' report of unfit keys, which are refused here, and its bar of weights.
+
+    Downloads keep their bars, which are huggingface_hub's.
+    """
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger.addFilter(other)
+    before = set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **{**kwargs, "disable": True}))
+    try:
+        yield
+    finally:
+        set_tqdm_hook(before)
+        logger.removeFilter(other)
+
+
+@unreported()
 def load_checkpoint(path: str | Path) -> tuple[MedicADForConditionalGeneration, MedicADProcessor]:
     """Network and processor from what `find_checkpoint` gives.
 

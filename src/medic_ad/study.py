@@ -14,6 +14,7 @@ from medic_ad.readers import read_image
 
 PathLike = str | os.PathLike[str]
 NOT_VERIFIED = "identity and dates not verified"
+CLOCK_SLACK = datetime.timedelta(days=1)  # a scanner's day may be ahead of this machine's
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,12 @@ def _verified(current: Study, priors: Sequence[Study]) -> bool:
 
 
 def _notes(current: Study, priors: Sequence[Study], verified: bool) -> list[str]:
-    notes: list[str] = []
+    notes = [
+        f"the study date {study.date} lies in the future: the scanner's clock was wrong, or dates "
+        "were shifted to hide them"
+        for study in (*priors, current)
+        if study.date is not None and in_future(study.date)
+    ]
     if not priors:
         return notes
     if not verified:
@@ -186,14 +192,24 @@ def _date_of(study: Study) -> datetime.date:
     return study.date or datetime.date.min
 
 
+def in_future(date: datetime.date) -> bool:
+    """Whether a date lies ahead of today by more than clocks and time zones explain."""
+    return date > datetime.date.today() + CLOCK_SLACK
+
+
 def _parse_date(date: str | datetime.date | None) -> datetime.date | None:
     if isinstance(date, datetime.datetime):
-        return date.date()
-    if date is None or isinstance(date, datetime.date):
-        return date
-    try:
-        return datetime.date.fromisoformat(date.strip())
-    except ValueError as error:
+        date = date.date()
+    if isinstance(date, str):
+        try:
+            date = datetime.date.fromisoformat(date.strip())
+        except ValueError as error:
+            raise StudyError(
+                f"expected a date such as 2024-05-31, came {date!r}; write year-month-day."
+            ) from error
+    if date is not None and in_future(date):
         raise StudyError(
-            f"expected a date such as 2024-05-31, came {date!r}; write year-month-day."
-        ) from error
+            f"expected a date that is not in the future, came {date}; correct the date, or leave "
+            "--date out."
+        )
+    return date

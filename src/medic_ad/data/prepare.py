@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from medic_ad.data.registry import COMBINATIONS, SETS
 from medic_ad.data.sample import Sample, TableInfo, check_splits, write_samples
 from medic_ad.data.sets import read_set, table
 from medic_ad.data.splits import File, Reading, settle
-from medic_ad.errors import DataError
+from medic_ad.errors import DataError, MedicADError
 
 _BY_PATIENT = "ms_cross_sectional"  # the set whose validation patient can be chosen
 
@@ -64,12 +66,14 @@ def prepare(
         raise DataError(f"The folder {root} is missing: give the folder of {name} as --root.")
     if out.suffix != ".parquet":
         out = out / f"{name}.parquet"
-    out.parent.mkdir(parents=True, exist_ok=True)
     store = out.with_name(out.name + ".fingerprints")
     samples: list[Sample] = []
     notes: list[str] = []
     screen = Console(stderr=True)
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
+    with (
+        _kept_when_interrupted(store),
+        Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress,
+    ):
 
         def track(rows: Any) -> Any:
             return progress.track(rows, description="reading images")
@@ -103,6 +107,21 @@ def prepare(
     write_samples(samples, out, info)
     store.unlink(missing_ok=True)
     return out
+
+
+@contextmanager
+def _kept_when_interrupted(store: Path) -> Iterator[None]:
+    """The folder of a store, taken back with the store when the table is refused."""
+    made = [folder for folder in store.absolute().parents if not folder.exists()]
+    store.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except MedicADError:
+        store.unlink(missing_ok=True)
+        with suppress(OSError):  # another program has put something there
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def describe(samples: list[Sample]) -> list[tuple[str, str, int, int, int]]:

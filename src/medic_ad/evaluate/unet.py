@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 from medic_ad.calibrate import HEATMAP_GRID
-from medic_ad.errors import ModelError
+from medic_ad.errors import DataError, ModelError
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.metrics import dice
 from medic_ad.load import pick_device
@@ -220,14 +220,19 @@ class Training:
 def main(arguments: UnetArguments) -> Path:
     """Train for `minutes`; an interrupted run resumes at its last validation."""
     out, cache, total = Path(arguments.out), Path(arguments.cache), arguments.minutes * 60
-    out.mkdir(parents=True, exist_ok=True)
-    train = render(split(arguments.data, "train", arguments.exclude), arguments.side, cache)
+    train = split(arguments.data, "train", arguments.exclude)
     val = [
         s for s in split(arguments.data, "val", arguments.exclude) if s.source == arguments.source
     ]
+    if not val:
+        raise DataError(
+            f"expected validation samples of the source {arguments.source!r} in {arguments.data}, "
+            "got none; name another with --source"
+        )
     held_out = render(val, arguments.side, cache)
-    slices = Slices(train, source_weights(arguments))  # type: ignore[arg-type]
+    slices = Slices(render(train, arguments.side, cache), source_weights(arguments))  # type: ignore[arg-type]
     training = Training(arguments, pick_device(None))
+    out.mkdir(parents=True, exist_ok=True)
     training.resume(out)
     draws = Draws(
         lambda rng, generator: scan_batch(

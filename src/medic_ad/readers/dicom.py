@@ -21,6 +21,21 @@ from medic_ad.readers.dicom_geometry import lone_affine, planes_of, projection_s
 from medic_ad.readers.dicom_pixels import decode, display_window, kind_of
 
 MAX_WARNINGS = 3  # of the library, kept in the notes of an image
+# What may tell two images at one place apart, for messages.
+_TELL_APART = (
+    "EchoTime",
+    "RepetitionTime",
+    "InversionTime",
+    "FlipAngle",
+    "TriggerTime",
+    "TemporalPositionIdentifier",
+    "AcquisitionNumber",
+    "AcquisitionTime",
+    "ConvolutionKernel",
+    "ImageType",
+    "InstanceNumber",
+    "SOPInstanceUID",
+)
 _NOT_PICTURES = {"SEG": "a segmentation", "RTDOSE": "a dose grid"}
 
 
@@ -129,6 +144,15 @@ def _check_one_series(folder: Path, headers: list[Dataset]) -> None:
             f"{folder}: expected one patient in a folder, came {len(patients)} patient ids; put "
             "each patient's series into a folder of its own."
         )
+    dates = sorted({text for header in headers if (text := _text(header, "StudyDate"))})
+    studies = {text for header in headers if (text := _text(header, "StudyInstanceUID"))}
+    if len(dates) > 1 or len(studies) > 1:
+        what = "study date" if len(dates) > 1 else "study"
+        came = f"{len(dates)} ({', '.join(dates[:4])})" if len(dates) > 1 else f"{len(studies)}"
+        raise StudyError(
+            f"{folder}: expected one {what} in a folder, came {came}; put each study into a folder "
+            "of its own and give the earlier one as --prior."
+        )
     series = {
         str(header.get("SeriesInstanceUID")): str(header.get("SeriesDescription") or "unnamed")
         for header in headers
@@ -171,15 +195,18 @@ def _assemble(path: Path, files: list[_File], notes: list[str]) -> Image:
     first = files[0].header
     for file in files:
         _check_picture(file, first)
-    owner = [number for number, file in enumerate(files) for _ in range(file.frames)]
+    owner = [(number, frame) for number, f in enumerate(files) for frame in range(f.frames)]
     size = (int(first.Rows), int(first.Columns))
     check_grid((len(owner), *size) if len(owner) > 1 else size, str(path))
     layout = _lay_out(path, files)
     notes += layout.notes
-    place_of = {index: n for n, place in enumerate(layout.places) for index in place}
+    for number, place in enumerate(layout.places, start=1):
+        if len(place) > 1:
+            (a, first_frame), (b, second_frame) = (owner[index] for index in place[:2])
+            raise _two_at_one_place(path, number, (files[a], first_frame), (files[b], second_frame))
+    place_of = {index: n for n, (index,) in enumerate(layout.places)}
 
     pixels = np.empty((len(layout.places), *size), dtype=np.float32)
-    filled: set[int] = set()
     rescales: set[tuple[float, float]] = set()
     mirror: float | None = None
     index = 0
@@ -189,18 +216,8 @@ def _assemble(path: Path, files: list[_File], notes: list[str]) -> Image:
         rescales.update(decoded.rescales)
         mirror = decoded.mirror if number == 0 else mirror
         for values in decoded.pixels:
-            place = place_of[index]
+            pixels[place_of[index]] = values
             index += 1
-            if place not in filled:
-                pixels[place] = values
-                filled.add(place)
-            elif not np.array_equal(pixels[place], values):
-                raise ReadError(
-                    f"{path}: expected one image at each place, came different images at slice "
-                    f"{place + 1} (several echoes, times or reconstructions); leave only one."
-                )
-    if doubles := len(owner) - len(layout.places):
-        notes.append(f"{doubles} duplicate slice(s) left out")
     if len(rescales) == 1:
         notes.append("rescale applied (slope {:g}, intercept {:g})".format(*rescales.pop()))
     elif rescales:
@@ -208,7 +225,7 @@ def _assemble(path: Path, files: list[_File], notes: list[str]) -> Image:
     window = display_window(first, mirror)
     if window is not None:
         notes.append(f"declares the window centre {window[0]:g}, width {window[1]:g}")
-    ordered = dict.fromkeys(owner[place[0]] for place in layout.places)
+    ordered = dict.fromkeys(owner[index][0] for (index,) in layout.places)
     return Image(
         pixels=pixels[0] if len(layout.places) == 1 else pixels,
         affine=layout.affine,
@@ -218,6 +235,25 @@ def _assemble(path: Path, files: list[_File], notes: list[str]) -> Image:
         window=window,
         directions=None if layout.affine is not None else _directions(first),
         source=_source(path, [files[number] for number in ordered], notes),
+    )
+
+
+def _two_at_one_place(
+    path: Path, number: int, one: tuple[_File, int], other: tuple[_File, int]
+) -> ReadError:
+    """Which two images lie at one place, and what tells them apart."""
+    (a, first), (b, second) = one, other
+    if a is b:
+        came = f"frames {first + 1} and {second + 1} of one file"
+    else:
+        came = f"{a.path.name} and {b.path.name}"
+        differ = [k for k in _TELL_APART if a.header.get(k) != b.header.get(k)]
+        came += (
+            f", which differ in {', '.join(differ)}," if differ else ", two copies of one image,"
+        )
+    return ReadError(
+        f"{path}: expected one image at each place, came {came} at slice {number}; leave only "
+        "one of them (one echo, time or reconstruction)."
     )
 
 

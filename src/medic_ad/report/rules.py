@@ -10,6 +10,7 @@ import numpy as np
 
 from medic_ad.errors import MedicADError
 from medic_ad.finding import DECISIONS, Change, Finding, decide
+from medic_ad.image import SMALL_SIDE_PX
 from medic_ad.report.document import plain
 from medic_ad.report.schema import PROVENANCE, validate
 from medic_ad.report.text import answer_contradictions, contradictions
@@ -39,6 +40,13 @@ def due_warnings(
     notes = list(study.notes)
     if study.priors and not study.identity_verified and not any(NOT_VERIFIED in n for n in notes):
         notes.append(f"{NOT_VERIFIED}: the order given holds")
+    for what, image in (("image", study.image), *(("prior", p.image) for p in study.priors[-1:])):
+        if min(image.grid[-2:]) < SMALL_SIDE_PX:
+            size = " x ".join(str(n) for n in image.grid[-2:])
+            due.append(
+                f"The {what} has only {size} pixels (fewer than {SMALL_SIDE_PX} a side) and is "
+                "enlarged for the model: little can be judged on it."
+            )
     due += [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes]
     label = None if change is None else change.label
     due += contradictions(text, decision, findings, label, due)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv as csv_file
 import datetime
+import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from medic_ad.data.sample import CHANGE_LABELS, SPLITS, Sample
 from medic_ad.data.sets.common import rows_of
 from medic_ad.data.splits import draw_splits
 from medic_ad.errors import DataError
+from medic_ad.words import SEQUENCES
 
 NAME = "table"
 COLUMNS = (
@@ -31,6 +34,17 @@ COLUMNS = (
     "body_part",
     "sequence",
 )
+# Other spellings of the sequences that nano speaks of; their own letters in any case are known too.
+SPELLINGS = {
+    "t1w": "T1",
+    "t1weighted": "T1",
+    "t1c": "T1-CE",
+    "t1gd": "T1-CE",
+    "t1post": "T1-CE",
+    "t1contrast": "T1-CE",
+    "t2flair": "FLAIR",
+}
+ALIKE = 0.8  # of difflib: one letter wrong, or two exchanged, in a name of five
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -59,12 +73,18 @@ def samples(
     unknown = [column for column in rows[0] if column not in COLUMNS]
     if unknown:
         raise DataError(f"{csv} has the column {unknown[0]!r}: expected some of {COLUMNS}.")
+    _check_cells(csv)
     parsed = [_parse(row, root, f"{csv}, row {line}") for line, row in enumerate(rows, start=2)]
     given = [row.get("split", "") for row in rows]
     if any(given) and not all(given):
         line = given.index("") + 2
         raise DataError(f"{csv}, row {line}, column split: empty, but other rows have a split.")
+    _check_labels([(row["image"], row["slice"]) for row in parsed], parsed, str(csv))
+    if any(given):
+        _check_patients(given, parsed, str(csv))
     found, position = _fingerprints(parsed, root, FingerprintStore(store), str(csv), track)
+    digests = {i: one.digest for one, i in zip(reversed(found), reversed(position), strict=True)}
+    _check_labels([digests[i] for i in range(len(parsed))], parsed, str(csv))
     groups = Groups(len(parsed))
     duplicates = [(position[i], position[j]) for i, j in duplicate_pairs(found)]
     for i, j in duplicates:
@@ -75,7 +95,7 @@ def samples(
             groups.join(by_patient.setdefault(row["patient"], i), i)
     members = [groups.find(i) for i in range(len(parsed))]
     if any(given):
-        _check_given(given, parsed, duplicates, str(csv))
+        _check_duplicates(given, duplicates, str(csv))
         splits = given
     else:
         splits = draw_splits(members, [row["label"] for row in parsed], seed, str(csv))
@@ -108,6 +128,44 @@ def _fingerprints(
                 found.append(one)
                 position.append(i)
     return found, position
+
+
+def _check_cells(csv: Path) -> None:
+    """Refuse rows with more cells than the header has columns: a comma in a text, not quoted."""
+    with csv.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv_file.reader(file)
+        columns = len(next(reader))
+        for line, cells in enumerate(reader, start=2):
+            if any(cell.strip() for cell in cells[columns:]):
+                raise DataError(
+                    f"{csv}, row {line}: expected {columns} cells as in the header, got "
+                    f"{len(cells)}; put a text with a comma into double quotes."
+                )
+
+
+def _check_labels(images: Sequence[Any], parsed: list[dict[str, Any]], where: str) -> None:
+    """Refuse two labels of one image; `images` names the image of each row."""
+    labelled: dict[Any, int] = {}
+    for j, (image, row) in enumerate(zip(images, parsed, strict=True)):
+        i = j if math.isnan(row["label"]) else labelled.setdefault(image, j)
+        if i != j and row["label"] != parsed[i]["label"]:
+            raise DataError(
+                f"{where}, row {j + 2}, column label: expected {parsed[i]['label']:.0f} as in row "
+                f"{i + 2} of the same image, got {row['label']:.0f}; correct one of them."
+            )
+
+
+def near_sequence(name: str) -> str | None:
+    """The known sequence that a name is another spelling of; None for it and for other names."""
+    if name in SEQUENCES:
+        return None
+    bare = "".join(c for c in name.casefold() if c.isalnum())
+    known = {"".join(c for c in s.casefold() if c.isalnum()): s for s in SEQUENCES}
+    if bare in SPELLINGS or bare in known:
+        return SPELLINGS.get(bare) or known[bare]
+    # short names differ by a letter and mean something else (T2, or a qT1 map)
+    long = [k for k in known if len(k) >= 4 and abs(len(k) - len(bare)) <= 1]
+    return next((known[k] for k in difflib.get_close_matches(bare, long, 1, ALIKE)), None)
 
 
 def _parse(row: dict[str, str], root: Path, where: str) -> dict[str, Any]:
@@ -145,21 +203,28 @@ def _parse(row: dict[str, str], root: Path, where: str) -> dict[str, Any]:
             out["date"] = datetime.date.fromisoformat(out["date"])
         except ValueError as error:
             raise refuse("date", "a date as YYYY-MM-DD") from error
+    if out["sequence"] is not None and (near := near_sequence(out["sequence"])) is not None:
+        raise DataError(
+            f"{where}, column sequence: expected {near}, got {out['sequence']!r}; write {near}, or "
+            "a name of its own for another sequence."
+        )
     if row.get("split", "") not in ("", *SPLITS):
         raise refuse("split", f"one of {SPLITS}")
     return out
 
 
-def _check_given(
-    given: list[str], parsed: list[dict[str, Any]], pairs: list[tuple[int, int]], where: str
-) -> None:
-    """Refuse splits of the table that tear a patient or duplicates apart."""
+def _check_duplicates(given: list[str], pairs: list[tuple[int, int]], where: str) -> None:
+    """Refuse splits of the table that tear duplicates apart."""
     for i, j in pairs:
         if given[i] != given[j]:
             raise DataError(
                 f"{where}, row {j + 2}, column split: {given[j]}, but row {i + 2} ({given[i]}) "
                 "holds the same or nearly the same image; put both into one split."
             )
+
+
+def _check_patients(given: list[str], parsed: list[dict[str, Any]], where: str) -> None:
+    """Refuse splits of the table that tear a patient apart."""
     homes: dict[str, int] = {}
     for j, row in enumerate(parsed):
         i = homes.setdefault(row["patient"], j) if row["patient"] is not None else j
