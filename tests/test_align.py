@@ -127,6 +127,8 @@ def check_exchange(a: Image, b: Image) -> None:
     assert one.ok and same(one.current_half, other.prior_half)
     assert same(one.prior_half, other.current_half)
     assert one.quality == other.quality
+    assert same(one.current_frame, other.prior_frame)
+    assert same(one.prior_frame, other.current_frame)
     np.testing.assert_allclose(
         one.transform @ other.transform, np.eye(len(one.transform)), atol=1e-9
     )
@@ -265,6 +267,10 @@ def test_known_rigid_motion_within_a_millimetre(
     assert found.ok and worst_mm(found, truth, volume) < 1.0
     assert found.prior_half.shape == found.current_half.shape
     assert found.to_current(found.prior_half).shape == current.grid
+    way = current.affine @ np.linalg.inv(found.current_frame) @ found.prior_frame
+    np.testing.assert_allclose(way, found.transform @ volume.affine, atol=1e-8)
+    assert abs(np.linalg.det(found.current_frame[:3, :3])) == pytest.approx(12.0, rel=0.01)
+    assert same(found.prior_to_current(volume.pixels), found.prior_on_current())
     assert found.prior_on_current().shape == current.grid
 
 
