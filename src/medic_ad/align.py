@@ -138,7 +138,8 @@ def align(current: Image, prior: Image) -> Alignment:
     current_half, current_from_half, current_frame = now
     half_from_current: Matrix = np.asarray(np.linalg.inv(current_from_half), dtype=np.float64)
     transform: Matrix = current_from_half @ np.linalg.inv(prior_from_half)
-    if current.is_volume and current.affine is not None and prior.affine is not None:
+    still = place.one_grid and np.array_equal(transform, np.eye(len(transform)))
+    if current.is_volume and current.affine is not None and prior.affine is not None and not still:
         transform = current.affine @ transform @ np.linalg.inv(prior.affine)
     return Alignment(
         current_half,

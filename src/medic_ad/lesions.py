@@ -265,10 +265,9 @@ def match_lesions(
             f"{second.labels.shape}; give the frames of their registration."
         )
     sizes = np.array([i.voxels for i in first.items]), np.array([i.voxels for i in second.items])
-    there, seen_before = mapped(first.labels, second.labels, *map(len, sizes), frames)
-    back, seen_after = mapped(
-        second.labels, first.labels, *map(len, sizes[::-1]), frames and frames[::-1]
-    )
+    n, m = len(sizes[0]), len(sizes[1])
+    there, seen_before = mapped(first.labels, second.labels, n, m, frames)
+    back, seen_after = mapped(second.labels, first.labels, m, n, frames and frames[::-1])
     links = link(there, back.T, first.voxel_ml, second.voxel_ml, sizes, tolerance.overlap)
     spots = [
         places_mm(d.labels, d.spacing_mm, f)

@@ -20,7 +20,7 @@ Matrix = NDArray[np.float64]
 MOST_MM, MOST_DEG = 20.0, 15.0  # a patient lies this differently on another date
 THICKNESS_MM = (1.0, 4.0)
 IN_PLANE_MM = (0.8, 1.3)
-LEAST_FIELD = 0.9  # of the reference field of view, along each axis
+LEAST_FIELD = 0.75  # of the reference field of view, along each axis
 _PLANES = ((0, 1, 2), (0, 1, 2), (0, 1, 2), (1, 0, 2), (2, 0, 1))  # mostly axial
 
 

@@ -30,7 +30,7 @@ from medic_ad.data.seeds import (
 BLENDS = {"train": "feather", "test": "pyramid"}
 FATES = ("new", "enlarged", "stable", "reduced", "resolved", "merged", "split")
 GROWTH = (1.6, 3.5)  # in volume, log-uniform; its inverse is the same loss
-APART_MM = 8.0  # between any two lesions at their largest
+APART_MM = 6.0  # between any two lesions at their largest
 HEADROOM = 0.6  # grey of the brightest tissue, so that a lesion can be brighter
 _NEXT = {  # what may follow, once a lesion is in this state
     "whole": ("enlarged", "stable", "reduced", "resolved"),

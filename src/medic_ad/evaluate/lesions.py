@@ -57,7 +57,8 @@ class Outcome:
     Attributes:
         study, host: where it comes from.
         what: "carried" and "measured" are relative volume errors, "link" is (found, true),
-            "kind" whether the fate is right, "exchanged" whether the other order inverts it.
+            "kind" whether the fate is right, "left_out" whether a fate that one date does not show
+            whole got a class all the same, "exchanged" whether the other order inverts it.
     """
 
     study: str
@@ -140,7 +141,9 @@ def try_study(
         out.append(say("link", (link in true_links) - (link not in got_links) * 0.5, str(link)))
     for fate in made.fates[0]:
         if not {*fate.before, *fate.after} <= visible:
-            out.append(say("left_out", 1, fate.kind))
+            touched = [c for c, old, new in said if old & {*fate.before} or new & {*fate.after}]
+            judged = any(c.kind != "not_comparable" for c in touched)
+            out.append(say("left_out", judged, fate.kind))
             continue
         right = any(
             c.kind == fate.kind and set(fate.before) == old and set(fate.after) == new
@@ -303,13 +306,14 @@ def write(arguments: LesionArguments, outcomes: list[Outcome]) -> Path:
     for o in outcomes:
         if o.what == "kind":
             by_kind.setdefault(o.detail, []).append(o.value)
-    left = sum(o.what == "left_out" for o in outcomes)
+    left = [o.value for o in outcomes if o.what == "left_out"]
     lines = [
         *table(found),
         "",
         "Class of change right, by true class: "
         + "; ".join(f"{k} {sum(v):.0f} of {len(v)}" for k, v in sorted(by_kind.items()))
-        + f". Left out, because a date does not show the place: {left}.",
+        + f". Left out, because a date does not show the whole place: {len(left)}; of these "
+        f"{sum(left):.0f} got another class than `not_comparable`.",
     ]
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
