@@ -116,7 +116,10 @@ def test_the_tolerance_is_where_it_says() -> None:
         (change,) = check_exchange(before, after, spacing_mm=SPACING, tolerance=EXACT)
         assert change.kind == kind, voxels
     # A lesion of 4 voxels that gains 3 doubles nearly, and stays within 3 voxels.
-    small, larger = planted(np.s_[4:5, 4:6, 4:6]), planted(np.s_[4:5, 4:6, 4:6], np.s_[5, 4, 4:7])
+    small, larger = (
+        planted(np.s_[4:5, 4:6, 4:6]),
+        planted(np.s_[4:5, 4:6, 4:6], np.s_[5:6, 4:5, 4:7]),
+    )
     assert kinds(match_lesions(small, larger, SPACING)) == ["stable"]
     assert kinds(match_lesions(small, larger, SPACING, EXACT)) == ["enlarged"]
 
@@ -265,6 +268,11 @@ def test_ids_last_through_a_series_of_dates() -> None:
     assert course.counts == (2, 3, 2, 3, 2)
     assert course.loads_ml == pytest.approx([m.sum() * 0.002 for m in masks])
     assert merged.years == pytest.approx(1.0, abs=0.01)
+    back = follow_lesions([measure_lesions(m, SPACING) for m in masks[::-1]])
+    assert back.loads_ml == course.loads_ml[::-1]
+    for there, other in zip(course.changes, back.changes[::-1], strict=True):
+        assert kinds(other) == sorted(EXCHANGED[c.kind] for c in there)
+        assert sorted(c.change_ml for c in other) == sorted(-c.change_ml for c in there)
 
 
 def test_ids_do_not_depend_on_when_a_lesion_is_largest() -> None:
@@ -300,7 +308,7 @@ def test_random_dates_are_exchanged_exactly(seed: int) -> None:
         measure_lesions(m, np.linalg.norm(f[:3, :3], axis=0))
         for m, f in zip(masks, frames, strict=True)
     ]
-    changes = check_exchange(*dates, frames=tuple(frames))
+    changes = check_exchange(dates[0], dates[1], frames=tuple(frames))
     assert len(changes) > 5 and len(set(kinds(changes))) >= 4
 
 

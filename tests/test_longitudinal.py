@@ -57,7 +57,7 @@ def test_fates_are_what_the_masks_show(made: Longitudinal) -> None:
         names = []
         for date, labels in zip(dates, made.labels[i : i + 2], strict=True):
             names.append({n.number: int(labels[date.labels == n.number][0]) for n in date.items})
-        changes = match_lesions(*dates)
+        changes = match_lesions(dates[0], dates[1])
         got = {
             (
                 c.kind,

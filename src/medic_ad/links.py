@@ -98,16 +98,22 @@ def join_near(
 
     Nearest pairs come first; equally near ones in the order of their places.
     """
-    alone = np.flatnonzero(~links.any(1)), np.flatnonzero(~links.any(0))
+    alone = [np.flatnonzero(~links.any(axis)) for axis in (1, 0)]
+    middles = [np.array([p.mean(0) for p in part]).reshape(-1, 3) for part in (before, after)]
+    radii = [
+        np.array([np.linalg.norm(p - m, axis=1).max() for p, m in zip(part, middle, strict=True)])
+        for part, middle in zip((before, after), middles, strict=True)
+    ]
     candidates = []
     for i in alone[0]:
+        way = np.linalg.norm(middles[1] - middles[0][i], axis=1)
+        close = alike[i] & (way <= radii[1] + radii[0][i] + 1.001 * reach_mm)  # spheres around both
         tree = cKDTree(before[i])
-        for j in alone[1]:
-            if alike[i, j]:
-                gap = float(tree.query(after[j], distance_upper_bound=reach_mm * 1.001)[0].min())
-                if gap <= reach_mm:
-                    ends = sorted((tuple(before[i].mean(0)), tuple(after[j].mean(0))))
-                    candidates.append((gap, ends, i, j))
+        for j in alone[1][close[alone[1]]]:
+            gap = float(tree.query(after[j], distance_upper_bound=1.001 * reach_mm)[0].min())
+            if gap <= reach_mm:
+                ends = sorted((tuple(middles[0][i]), tuple(middles[1][j])))
+                candidates.append((gap, ends, i, j))
     for _, _, i, j in sorted(candidates, key=lambda c: c[:2]):
         if not links[i].any() and not links[:, j].any():
             links[i, j] = True

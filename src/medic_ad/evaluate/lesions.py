@@ -24,6 +24,7 @@ from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
 from medic_ad.evaluate.markdown import table
 from medic_ad.evaluate.registration import in_memory
+from medic_ad.image import Image
 from medic_ad.lesions import EXCHANGED, LesionChange, Lesions, match_lesions, measure_lesions
 from medic_ad.links import mapped
 from medic_ad.readers import read_image
@@ -72,7 +73,7 @@ def hosts(root: str, rng: np.random.Generator) -> dict[str, tuple[Host, np.ndarr
     """Anatomy without lesions and its affine, by name."""
     out = {}
     template = read_image(mni152.samples()[0].image, modality="MR", body_part="BRAIN")
-    found = [("mni152", template, None)]
+    found: list[tuple[str, Image, np.ndarray | None]] = [("mni152", template, None)]
     if root:
         folders = sorted((Path(root) / MS).glob("patient*"))
         if not folders:
