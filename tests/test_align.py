@@ -113,7 +113,8 @@ def test_change_without_motion_is_left_exactly_on_its_grid(brains: list[Array]) 
 
 
 def test_identical_images_give_the_identity(brains: list[Array], volume: Image) -> None:
-    for one in (image(brains[0]), volume):
+    oblique = image(volume.pixels, affine=rigid((7, 5, -3), (31, 7, 5)) @ volume.affine)
+    for one in (image(brains[0]), volume, oblique):
         found = align(one, one)
         assert found.ok and np.array_equal(found.transform, np.eye(len(found.transform)))
         assert same(found.current_half, one.pixels) and same(found.prior_half, one.pixels)
@@ -127,6 +128,8 @@ def check_exchange(a: Image, b: Image) -> None:
     assert one.ok and same(one.current_half, other.prior_half)
     assert same(one.prior_half, other.current_half)
     assert one.quality == other.quality
+    assert same(one.current_frame, other.prior_frame)
+    assert same(one.prior_frame, other.current_frame)
     np.testing.assert_allclose(
         one.transform @ other.transform, np.eye(len(one.transform)), atol=1e-9
     )
@@ -265,6 +268,11 @@ def test_known_rigid_motion_within_a_millimetre(
     assert found.ok and worst_mm(found, truth, volume) < 1.0
     assert found.prior_half.shape == found.current_half.shape
     assert found.to_current(found.prior_half).shape == current.grid
+    assert current.affine is not None
+    way = current.affine @ np.linalg.inv(found.current_frame) @ found.prior_frame
+    np.testing.assert_allclose(way, found.transform @ volume.affine, atol=1e-8)
+    assert abs(np.linalg.det(found.current_frame[:3, :3])) == pytest.approx(12.0, rel=0.01)
+    assert same(found.prior_to_current(volume.pixels), found.prior_on_current())
     assert found.prior_on_current().shape == current.grid
 
 

@@ -135,7 +135,9 @@ GOOD: dict[str, Any] = {
     "area_mm2": None,
     "volume_ml": None,
     "diameter_mm": None,
+    "longest_mm": None,
     "key_slice": None,
+    "slice_range": None,
     "location": "upper left of the image",
     "cell": (0, 0),
 }
@@ -151,6 +153,7 @@ GOOD: dict[str, Any] = {
         ({"centroid": (7.0, 5.0)}, "centroid"),
         ({"box": (-1, 3, 6, 8)}, "centroid"),
         ({"key_slice": 3}, "key slice"),
+        ({"slice_range": (0, 1)}, "slice range"),
         ({"area_px": 0}, "area"),
         ({"area_px": 21}, "area"),
         ({"cell": (3, 0)}, "cell"),

@@ -29,6 +29,9 @@ ROAD = (  # upstream first; a package counts as one
     "load",
     "look",
     "finding",
+    "links",
+    "lesions",
+    "course",
     "change",
     "report",
     "road",
@@ -53,10 +56,14 @@ MAY_IMPORT = {  # narrower than the order: what each of these may know of the pa
     "readers": {"errors", "image"},
     "registration": set(),
     "finding": {"errors", "image", "words"},
+    "links": set(),
+    "lesions": {"errors", "finding", "links"},
+    "course": {"errors", "lesions", "links"},
     "report": {"errors", "finding", "image", "study", "words"},
     "data": {"errors", "readers", "words"},
 }
-NO_TORCH = ("image", "readers", "study", "registration", "align", "finding", "report", "data")
+NO_TORCH = ("image", "readers", "study", "registration", "align", "finding", "links", "lesions",
+            "course", "report", "data")  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "scipy", "SimpleITK", "pydicom", "nibabel", "matplotlib",
          "PIL", "pyarrow", "skimage", "sklearn", "pandas", "monai"}  # fmt: skip
 

@@ -40,6 +40,8 @@ class Alignment:
             (as the files lie), `ncc_after` and `ncc_before`, `overlap` (part of the smaller
             view that both see), and the mean `displacement_mm` or, without spacing,
             `displacement_px`.
+        current_frame, prior_frame: from voxels of each date `(d, h, w, 1)` to one common frame
+            halfway between the dates, mm where the files give a spacing; exchanged with them.
     """
 
     current_half: Array
@@ -48,6 +50,8 @@ class Alignment:
     reason: str | None
     transform: Matrix
     quality: dict[str, float]
+    current_frame: Matrix = field(repr=False)
+    prior_frame: Matrix = field(repr=False)
     _half_from_current: Matrix = field(repr=False)
     _prior_from_current: Matrix = field(repr=False)
     _current_grid: tuple[int, ...] = field(repr=False)
@@ -56,6 +60,11 @@ class Alignment:
     def to_current(self, map_half: Array, fill: float = float("nan")) -> Array:
         """A map on the halfway grid carried onto the current grid (linear), `fill` outside."""
         carried = _resample(map_half, self._half_from_current, self._current_grid)
+        return np.where(np.isnan(carried), np.float32(fill), carried)
+
+    def prior_to_current(self, map_prior: Array, fill: float = float("nan")) -> Array:
+        """A map on the prior's own grid carried onto the current grid (linear), `fill` outside."""
+        carried = _resample(map_prior, self._prior_from_current, self._current_grid)
         return np.where(np.isnan(carried), np.float32(fill), carried)
 
     def prior_on_current(self) -> Array:
@@ -119,13 +128,18 @@ def align(current: Image, prior: Image) -> Alignment:
             f"the images overlap too little ({quality['overlap']:.0%} of the smaller view, at "
             f"least {MIN_OVERLAP:.0%} needed)"
         )
-    pair = ((first_half, first_from_half), (second_half, second_from_half))
-    (prior_half, prior_from_half), (current_half, current_from_half) = (
-        pair if swapped else pair[::-1]
+    first_frame, second_frame = (
+        place.first @ np.linalg.inv(m) for m in (first_from_half, second_from_half)
     )
+    one = (first_half, first_from_half, first_frame)
+    other = (second_half, second_from_half, second_frame)
+    before, now = (one, other) if swapped else (other, one)
+    prior_half, prior_from_half, prior_frame = before
+    current_half, current_from_half, current_frame = now
     half_from_current: Matrix = np.asarray(np.linalg.inv(current_from_half), dtype=np.float64)
     transform: Matrix = current_from_half @ np.linalg.inv(prior_from_half)
-    if current.is_volume and current.affine is not None and prior.affine is not None:
+    still = place.one_grid and np.array_equal(transform, np.eye(len(transform)))
+    if current.is_volume and current.affine is not None and prior.affine is not None and not still:
         transform = current.affine @ transform @ np.linalg.inv(prior.affine)
     return Alignment(
         current_half,
@@ -134,6 +148,8 @@ def align(current: Image, prior: Image) -> Alignment:
         reason,
         transform,
         quality,
+        current_frame,
+        prior_frame,
         half_from_current,
         prior_from_half @ half_from_current,
         current.grid,

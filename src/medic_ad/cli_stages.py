@@ -46,6 +46,16 @@ EVALUATE = {
     "unet": Stage(
         "medic_ad.evaluate.unet", "UnetArguments", "A U-Net on the same data, as a yardstick."
     ),
+    "registration": Stage(
+        "medic_ad.evaluate.registration",
+        "RegistrationArguments",
+        "Known motion of real volumes, found again.",
+    ),
+    "lesions": Stage(
+        "medic_ad.evaluate.lesions",
+        "LesionArguments",
+        "Made lesions followed over time, with true masks.",
+    ),
 }
 CALIBRATE = Stage(
     "medic_ad.calibrate",

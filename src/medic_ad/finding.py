@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 from skimage.measure import label as label_components
@@ -70,7 +71,9 @@ class Finding:
         area_mm2: Area on the key slice; None without pixel spacing.
         volume_ml: Volumes with spacing only.
         diameter_mm: Longest in-plane diameter on the key slice; None without pixel spacing.
+        longest_mm: Longest distance across the whole region; in 2-D that is `diameter_mm`.
         key_slice: The slice on which the region is largest; None in 2-D.
+        slice_range: First and last slice of the region; None in 2-D.
         location: Words for the place, and the patient's side where orientation is known.
         cell: (row, column) of the centroid in the 3 x 3 grid.
     """
@@ -83,7 +86,9 @@ class Finding:
     area_mm2: float | None
     volume_ml: float | None
     diameter_mm: float | None
+    longest_mm: float | None
     key_slice: int | None
+    slice_range: tuple[int, int] | None
     location: str
     cell: tuple[int, int]
 
@@ -105,6 +110,11 @@ class Finding:
             raise MedicADError("A key slice belongs to findings in volumes, and only to them.")
         if self.key_slice is not None and not low[0] <= self.key_slice < high[0]:
             raise MedicADError(f"The key slice {self.key_slice} must lie in the box {self.box}.")
+        expected = None if self.key_slice is None else (low[0], high[0] - 1)
+        if self.slice_range != expected:
+            raise MedicADError(
+                f"The slice range {self.slice_range} must be that of the box {self.box}."
+            )
         if not 0 < self.area_px <= self.voxels:
             raise MedicADError(f"The area ({self.area_px} px) must be in 1..{self.voxels} voxels.")
         if len(self.cell) != 2 or not set(self.cell) <= {0, 1, 2}:
@@ -223,18 +233,21 @@ def _finding(region: Any, heatmap: np.ndarray, image: Image) -> Finding:
         voxels=int(mask.sum()),
         area_mm2=None if spacing is None else float(area_px * spacing[-2] * spacing[-1]),
         volume_ml=volume_ml,
-        diameter_mm=None if spacing is None else _diameter(plane, spacing[-2:]),
+        diameter_mm=None if spacing is None else longest_mm(plane, spacing[-2:]),
+        longest_mm=None if spacing is None else longest_mm(mask, spacing),
         key_slice=key_slice,
+        slice_range=None if key_slice is None else (region.bbox[0], region.bbox[3] - 1),
         location=_location(cell, image),
         cell=cell,
     )
 
 
-def _diameter(plane: np.ndarray, spacing: tuple[float, ...]) -> float:
-    """Longest distance across a mask, between the outer edges of its pixels, in mm."""
-    centres = np.argwhere(plane).astype(float)
-    edges = np.concatenate([centres + step for step in ((0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5))])
-    points = edges * np.asarray(spacing)
+def longest_mm(mask: np.ndarray, spacing: Sequence[float]) -> float:
+    """Longest distance across a mask of 2 or 3 axes, between the outer faces of its pixels, mm."""
+    surface = mask & ~ndimage.binary_erosion(mask)
+    steps = 0.5 * np.concatenate([np.eye(mask.ndim), -np.eye(mask.ndim)])
+    faces = (np.argwhere(surface)[:, None] + steps).reshape(-1, mask.ndim)
+    points = faces * np.asarray(spacing)
     return float(pdist(points[ConvexHull(points).vertices]).max())
 
 

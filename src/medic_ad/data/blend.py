@@ -13,13 +13,14 @@ _NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _SCREENING = 1e-4  # pulls regions without any fixed border towards the start value
 
 
-def box_of(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """Bounding box of a non-empty mask (H, W), widened by `margin` and clipped to the grid."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return (
-        slice(max(int(rows[0]) - margin, 0), int(rows[-1]) + 1 + margin),
-        slice(max(int(columns[0]) - margin, 0), int(columns[-1]) + 1 + margin),
-    )
+def box_of(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
+    """Bounding box of a non-empty mask of any axes, widened by `margin` and clipped to the grid."""
+    spans = []
+    for axis in range(mask.ndim):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        seen = np.flatnonzero(mask.any(others))
+        spans.append(slice(max(int(seen[0]) - margin, 0), int(seen[-1]) + 1 + margin))
+    return tuple(spans)
 
 
 def disc(radius: float) -> np.ndarray:
@@ -30,7 +31,7 @@ def disc(radius: float) -> np.ndarray:
 
 
 def dilate(mask: np.ndarray, radius: float) -> np.ndarray:
-    """All pixels within `radius` pixels of the mask (H, W)."""
+    """All pixels within `radius` pixels of the mask, of any axes."""
     if not mask.any():
         return mask.copy()
     out = np.zeros_like(mask)
@@ -139,12 +140,12 @@ def join(
     """Put `patch` into `host` where `mask` says, with the seam hidden inside `zone`.
 
     Args:
-        host, patch: float32 (H, W) on the same grid.
-        mask: bool (H, W), what must come from the patch.
-        zone: bool (H, W), contains `mask`; nothing outside it changes.
+        host, patch: float32 (H, W) on the same grid; (D, H, W) for all blends but "poisson".
+        mask: bool, what must come from the patch.
+        zone: bool, contains `mask`; nothing outside it changes.
         blend: one of TRAIN_BLENDS or TEST_BLENDS.
 
-    Returns: float32 (H, W).
+    Returns: float32 as `host`.
     """
     out = host.copy()
     if not zone.any():

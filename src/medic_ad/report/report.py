@@ -62,7 +62,7 @@ class Report:
         object.__setattr__(self, "heatmap", heatmap)
 
     def to_json(self) -> str:
-        """The report without its arrays, following the schema "medic-ad/report/1"."""
+        """The report without its arrays, following `schema.SCHEMA`."""
         content = document(self)
         validate(content)
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

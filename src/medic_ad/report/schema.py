@@ -9,7 +9,7 @@ import jsonschema
 from medic_ad.errors import MedicADError
 from medic_ad.finding import CHANGES, DECISIONS
 
-SCHEMA_NAME = "medic-ad/report/1"
+SCHEMA_NAME = "medic-ad/report/2"
 NOTICE = "Research use only. Not a medical device."
 FINDINGS_ARE = {
     "abnormal": "findings",
@@ -88,7 +88,9 @@ _FINDING = _object(
     area_mm2=_MAYBE_NUMBER,
     volume_ml=_MAYBE_NUMBER,
     diameter_mm=_MAYBE_NUMBER,
+    longest_mm=_MAYBE_NUMBER,
     key_slice={"type": ["integer", "null"], "minimum": 0},
+    slice_range=_or_null(_array(_COUNT, 2, 2)),
     location=_TEXT,
     cell=_array({"type": "integer", "minimum": 0, "maximum": 2}, 2, 2),
 )

@@ -1,0 +1,82 @@
+"""Evaluation of registration and of lesions over time, on a small made head."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from medic_ad.cli_stages import EVALUATE
+from medic_ad.data.longitudinal import prepare_host
+from medic_ad.errors import DataError
+from medic_ad.evaluate import lesions, registration
+from medic_ad.evaluate.lesions import LesionArguments, Outcome, figures
+from medic_ad.evaluate.registration import RegistrationArguments, in_memory
+
+SPACING = (2.0, 1.5, 1.5)
+AFFINE = np.array([[0, 0, 1.5, -60], [0, 1.5, 0, -75], [2.0, 0, 0, -64], [0, 0, 0, 1]])
+
+
+def head() -> np.ndarray:
+    """An ellipsoid with ventricles, folds and texture, without symmetry, in scanner units."""
+    grid = (64, 100, 84)
+    rng = np.random.default_rng(0)
+    d, h, w = np.meshgrid(*[np.linspace(-1.15, 1.15, n) for n in grid], indexing="ij")
+    tissue = 300 + 60 * np.sign(ndimage.gaussian_filter(rng.normal(size=grid), 3.0))
+    tissue[(d - 0.1) ** 2 / 0.1 + h**2 / 0.2 + (np.abs(w) - 0.2) ** 2 / 0.01 < 1] = 100
+    return np.where(d * d + h * h + w * w < 1, tissue, 0).astype(np.float32)
+
+
+def test_lesions_of_one_study_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(root: str, rng: np.random.Generator):
+        return {"head": (prepare_host(head(), SPACING, rng), AFFINE)}
+
+    monkeypatch.setattr(lesions, "hosts", small)
+    page = lesions.main(LesionArguments(out=str(tmp_path), studies=1, lesions=8, resamples=10))
+    record = json.loads((tmp_path / "lesions.json").read_text())
+    value = {f["name"]: f["value"] for f in record["figures"]}
+    assert value["matching F1"] >= 0.9
+    assert value["class of change right"] >= 0.8
+    assert value["exchange of dates inverts all"] == 1
+    assert value["median volume error above 0.5 ml, carried by registration"] < 0.1
+    assert sum(o["what"] == "kind" for o in record["outcomes"]) >= 4
+    assert "matching F1" in page.read_text()
+
+
+def test_figures_count_what_they_say() -> None:
+    rows = [("link", 1.0)] * 3 + [("link", 0.5), ("link", 0.0)]
+    rows += [("kind", 1.0), ("kind", 0.0), ("carried", 0.1), ("carried", 0.2), ("carried", 0.9)]
+    rows += [(w, 1.0) for w in ("measured", "exchanged", "comparable")]
+    rows += [(w, 1.0) for w in ("align_cpu_seconds", "match_cpu_seconds")]
+    outcomes = [Outcome(f"study{i}", "head", w, v) for i in range(12) for w, v in rows]
+    found = {f.name: f for f in figures(outcomes, 0, 20, "made")}
+    assert found["matching F1"].value == pytest.approx(6 / 8)
+    assert found["class of change right"].value == 0.5
+    carried = found["median volume error above 0.5 ml, carried by registration"]
+    assert carried.value == pytest.approx(0.2) and carried.n == 36 and carried.units == 12
+    assert carried.interval == pytest.approx((0.2, 0.2))
+
+
+def test_known_motion_of_a_small_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = in_memory(head(), AFFINE)
+    monkeypatch.setattr(registration, "volumes", lambda root: {"head": image})
+    registration.main(RegistrationArguments(out=str(tmp_path), transforms=1, resamples=10))
+    record = json.loads((tmp_path / "registration.json").read_text())
+    value = {f["name"]: f["value"] for f in record["figures"]}
+    assert value["mean error, mm"] < 1 and value["share within 1 mm"] == 1
+    assert value["identical volumes unchanged"] == 1
+
+
+def test_folders_without_data_are_named(tmp_path: Path) -> None:
+    pytest.importorskip("nilearn")
+    for use in (registration.volumes, lambda root: lesions.hosts(root, np.random.default_rng(0))):
+        with pytest.raises(DataError, match="--data-root"):
+            use(str(tmp_path))
+
+
+def test_both_are_commands() -> None:
+    assert EVALUATE["lesions"].module == lesions.__name__
+    assert EVALUATE["registration"].module == registration.__name__
