@@ -110,3 +110,16 @@ def test_hints_that_a_tokenizer_cuts_otherwise_are_refused() -> None:
     assert hint_ids(hints, tokenizer).shape == (2, 4)
     with pytest.raises(DataError, match="one token a word .*--hint-weight at 0"):
         hint_ids([" worse zyxwvut"], tokenizer)
+
+
+def test_a_sequence_without_a_name_of_its_own_is_not_asked_for() -> None:
+    network, processor = tiny.network(), tiny.processor()
+    stage = base.VisionPretraining(network, processor)
+    image = tiny.canvases(3)
+    mask = torch.zeros_like(image)
+    with torch.no_grad():
+        told = stage(image=image, mask=mask, sequence=["T1", "T2", None])
+        only = stage(image=image[:1], mask=mask[:1], sequence=["T1"])
+        none = stage(image=image, mask=mask, sequence=["T2", None, "DWI"])
+    assert float(told["sequence"]) == pytest.approx(float(only["sequence"]), rel=1e-4)
+    assert float(none["sequence"]) == 0 and torch.isfinite(none["loss"])

@@ -158,8 +158,8 @@ def run(out: str | Path, model: str = "nano") -> Demo:
     from medic_ad.study import read_study
 
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     network = load_model(model)
+    out.mkdir(parents=True, exist_ok=True)
     planted = plant()
     files = {name: out / f"{name}.nii.gz" for name in ("healthy", "prior", "current")}
     for name, file in files.items():

@@ -117,7 +117,9 @@ class VisionPretraining(Stage):
             nn.init.constant_(head.bias, -3.0)
         self.sequence = nn.Linear(width, len(words.SEQUENCES))
 
-    def forward(self, image: torch.Tensor, mask: torch.Tensor, sequence: list[str], **_) -> dict:
+    def forward(
+        self, image: torch.Tensor, mask: torch.Tensor, sequence: list[str | None], **_
+    ) -> dict:
         vision = self.model.encode(**self.processor.images(image, self.model.config))
         taps = torch.stack(vision.taps)  # (B, L, Dv, h, w)
         logits = torch.stack(
@@ -134,10 +136,12 @@ class VisionPretraining(Stage):
             binary_cross_entropy_with_logits(logits, target, reduction="none") * weights
         ).mean()
         dice = soft_dice(logits[:, -1].sigmoid(), target[:, -1])
-        kinds = torch.tensor(
-            [list(words.SEQUENCES).index(s) for s in sequence], device=image.device
-        )
-        kind = cross_entropy(self.sequence(taps[:, -1].mean((-2, -1))), kinds)
+        names = list(words.SEQUENCES)
+        told = [(i, names.index(name)) for i, name in enumerate(sequence) if name in names]
+        kind = logits.new_zeros(())  # other sequences, or none, are not asked for
+        if told:
+            rows, kinds = torch.tensor(told, device=image.device).unbind(1)
+            kind = cross_entropy(self.sequence(taps[rows, -1].mean((-2, -1))), kinds)
         return {
             "loss": 4 * dense + dice + 0.1 * kind,
             "dense": dense,
