@@ -93,19 +93,15 @@ def compare_dialogue(change: str, rng: np.random.Generator) -> tuple[str, str]:
     return dialogues[rng.integers(len(dialogues))]
 
 
-# share of a lesion that lies in one cell of the pooled grid -> the word for it
-SHARES = ((0.5, " most"), (0.15, " some"), (0.02, " little"), (0.0, " no"))
+def hint(cell: tuple[int, int] | None, tokens: int) -> str:
+    """The facts of one scan in `tokens` words; `base` answers from them, `<Ano>` takes their place.
 
-
-def hint(shares: np.ndarray) -> str:
-    """The facts of one scan in words; `base` answers from them, `<Ano>` takes their place.
-
-    Args:
-        shares: `(P, P)` share of the lesion in each cell, summing to 1; zeros without a lesion.
-
-    Returns: one word a cell, in raster order.
+    The first half says the row of the lesion's cell, the second its column.
     """
-    return "".join(next(word for low, word in SHARES if v >= low) for v in shares.flat)
+    if cell is None:
+        return " no" * tokens
+    half = tokens // 2
+    return f" {ROWS[cell[0]]}" * half + f" {COLUMNS[cell[1]]}" * (tokens - half)
 
 
 def change_hint(change: str | None, tokens: int) -> str:

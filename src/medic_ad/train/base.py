@@ -24,7 +24,7 @@ from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 from medic_ad.model.presets import NANO_VOCABULARY, nano_config
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
-from medic_ad.train.draw import mask_cell, scan_batch, shares
+from medic_ad.train.draw import scan_batch
 from medic_ad.train.losses import answer_labels, hint_ids, soft_dice
 from medic_ad.train.run import Draws, Stage, StageArguments, fit, freeze, training_slices
 
@@ -56,7 +56,7 @@ class BaseArguments(StageArguments):
     """Arguments of `medic-ad train base`."""
 
     steps: int = field(default=4500, metadata={"help": "optimiser steps of vision pre-training"})
-    language_steps: int = field(default=1400, metadata={"help": "steps on image-text templates"})
+    language_steps: int = field(default=600, metadata={"help": "steps on image-text templates"})
     learning_rate: float = field(
         default=1e-3, metadata={"help": "peak, after warm-up, then cosine"}
     )
@@ -64,7 +64,8 @@ class BaseArguments(StageArguments):
 
 def corpus(rng: np.random.Generator, n: int = 4000) -> list[str]:
     """Sentences that the tokenizer is trained on; all from `medic_ad.words`."""
-    lines = [words.hint(np.array([s for s, _ in words.SHARES])), words.change_hint(None, 2)] * n
+    lines = [words.hint((row, column), 2) for row in range(3) for column in range(3)] * (n // 9)
+    lines += [words.hint(None, 2), words.change_hint(None, 2)] * n
     for _ in range(n):
         cell = None if rng.random() < 0.3 else (int(rng.integers(3)), int(rng.integers(3)))
         change = list(words.CHANGE_SENTENCES)[rng.integers(3)]
@@ -217,64 +218,60 @@ class Facts:
     change: bool = False
 
 
-def scan_facts(mask: torch.Tensor, pooled: int, rng: np.random.Generator) -> Facts:
-    """A lesion is said at a third of its weight or more, and nothing with a fifth of doubt."""
-    said = words.hint(shares(mask, pooled))
-    none, some = words.SHARES[-1][1], words.SHARES[1][1]
-    lesion = np.array([f" {word}" != none for word in said.split()])
-    doubts = "".join(none if cell else some for cell in lesion)
-    firm = rng.uniform(0.3, 1.0) * rng.uniform(0.8, 1.0, len(lesion))
-    weight = np.where(lesion, firm, 1 - rng.uniform(0, 0.2, len(lesion)))
-    return Facts(said, doubts, torch.tensor(weight, dtype=torch.float32))
+def scan_facts(cell: tuple[int, int] | None, tokens: int, rng: np.random.Generator) -> Facts:
+    """A lesion is said at a quarter of its weight or more, its place at more than half."""
+    place = (int(rng.integers(3)), int(rng.integers(3)))
+    doubt = None if cell is not None and rng.random() < 0.5 else place
+    low = 0.8 if cell is None else 0.3 if doubt is None else 0.6
+    weight = rng.uniform(low, 1.0) * rng.uniform(0.9, 1.0, tokens)
+    return Facts(
+        words.hint(cell, tokens),
+        words.hint(doubt, tokens),
+        torch.tensor(weight, dtype=torch.float32),
+    )
 
 
-def change_facts(change: str | None, pooled: int, rng: np.random.Generator) -> Facts:
-    """A change is said at two fifths of its weight or more, beside "stable" or "worse"."""
-    doubt = words.change_hint("worse" if change == "stable" else "stable", pooled**2)
-    weight = torch.full((pooled**2,), float(rng.uniform(0.6, 1.0)))
-    return Facts(words.change_hint(change, pooled**2), doubt, weight, change=True)
-
-
-def told_elsewhere(scan: dict, rng: np.random.Generator) -> dict:
-    """The same scan, said to have its lesion at a place drawn evenly.
-
-    The facts are to be believed, not the image, and most lesions lie in the middle.
-    """
-    side = scan["mask"].shape[-1]
-    y, x = np.indices((side, side))
-    centre, radius = rng.uniform(0.05, 0.95, 2) * side, rng.uniform(0.03, 0.12) * side
-    blob = torch.from_numpy((y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2).float()
-    return {**scan, "mask": blob, "cell": mask_cell(blob)}
+def change_facts(change: str | None, tokens: int, rng: np.random.Generator) -> Facts:
+    """A change is said at three fifths of its weight or more, beside "stable" or "worse"."""
+    doubt = words.change_hint("worse" if change == "stable" else "stable", tokens)
+    weight = torch.full((tokens,), float(rng.uniform(0.6, 1.0)))
+    return Facts(words.change_hint(change, tokens), doubt, weight, change=True)
 
 
 def template(
-    processor: MedicADProcessor, scans: list[dict], rng: np.random.Generator, pooled: int
+    processor: MedicADProcessor,
+    scans: list[tuple[tuple[int, int] | None, str | None]],
+    rng: np.random.Generator,
+    tokens: int,
 ) -> tuple[str, list[Facts]]:
     """One training text about one scan, or about a pair of two, and the facts in it.
 
     A tenth of the texts about one scan go without facts, so that the model also answers from the
-    image tokens.
+    image tokens. Most lesions are told at a cell drawn evenly: the facts are to be believed, not
+    the image, and most lesions of the images lie in the middle.
 
     Args:
-        scans: one or two of `cell`, `mask` `(S, S)` and `sequence`; a question is about the last.
-        pooled: side of the stage tokens' grid.
+        scans: one or two of (cell, sequence); a question is about the last.
+        tokens: embeddings that a stage token stands for.
     """
-    if len(scans) == 1 and rng.random() < 0.1:
-        question, answer = words.detect_dialogue(scans[0]["cell"], scans[0]["sequence"], rng)
-        return processor.prompt(question, stages=False, answer=answer), []
-    scans = [
-        told_elsewhere(scan, rng) if scan["cell"] is not None and rng.random() < ELSEWHERE else scan
-        for scan in scans
+    pair, change = len(scans) > 1, None
+    bare = not pair and rng.random() < 0.1
+    cells = [
+        (int(rng.integers(3)), int(rng.integers(3)))
+        if cell is not None and not bare and rng.random() < ELSEWHERE
+        else cell
+        for cell, _ in scans
     ]
-    change = None
-    if len(scans) > 1:
+    if pair:
         change = list(words.CHANGE_SENTENCES)[rng.integers(3)]
         question, answer = words.compare_dialogue(change, rng)
     else:
-        question, answer = words.detect_dialogue(scans[0]["cell"], scans[0]["sequence"], rng)
-    facts = [scan_facts(scan["mask"], pooled, rng) for scan in scans]
-    facts.append(change_facts(change, pooled, rng))
-    return processor.prompt(question, len(scans), answer=answer), facts
+        question, answer = words.detect_dialogue(cells[0], scans[0][1], rng)
+    text = processor.prompt(question, len(scans), stages=not bare, answer=answer)
+    if bare:
+        return text, []
+    facts = [scan_facts(cell, tokens, rng) for cell in cells]
+    return text, [*facts, change_facts(change, tokens, rng)]
 
 
 def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
@@ -310,13 +307,12 @@ def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
     def texts(rng, generator):
         scans = [slices.scan(rng) for _ in range(max(1, size // TEXTS_AN_IMAGE))]
         batch = scan_batch(scans, generator)
-        keys = ("mask", "cell", "sequence")
-        rows = [{k: batch[k][i] for k in keys} for i in range(len(scans))]
+        rows = list(zip(batch["cell"], batch["sequence"], strict=True))
         out: dict = {"image": batch["image"], "shown": [], "prompts": [], "facts": []}
         for i in range(size):
             own = i % len(rows)
             seen = [int(rng.integers(len(rows))), own] if rng.random() < 0.4 else [own]
-            prompt, facts = template(processor, [rows[k] for k in seen], rng, config.pooled_size)
+            prompt, facts = template(processor, [rows[k] for k in seen], rng, config.pooled_size**2)
             out["prompts"].append(prompt)
             out["facts"] += facts
             out["shown"] += seen

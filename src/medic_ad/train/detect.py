@@ -10,7 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_l
 
 from medic_ad import words
 from medic_ad.model.detect import DetectOutput
-from medic_ad.train.draw import scan_batch, shares
+from medic_ad.train.draw import scan_batch
 from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, soft_dice
 from medic_ad.train.run import (
     Draws,
@@ -148,7 +148,7 @@ def main(arguments: DetectArguments) -> Path:
                 strict=True,
             )
         ]
-        batch["hints"] = [words.hint(shares(mask, config.pooled_size)) for mask in batch["mask"]]
+        batch["hints"] = [words.hint(cell, config.pooled_size**2) for cell in batch["cell"]]
         return batch
 
     # the learned no-prior state is what `<|diff|>` says of a single scan, so it is learned here

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 from scipy import ndimage
-from torch.nn.functional import adaptive_avg_pool2d, affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample
 
 from medic_ad.data.blend import box_of
 from medic_ad.data.head import draw_place
@@ -268,23 +268,11 @@ def pair_batch(rows: list[dict], generator: torch.Generator) -> dict:
     }
 
 
-def largest_region(mask: torch.Tensor) -> np.ndarray:
-    """The largest connected region of a mask `(S, S)`, bool; empty when the mask is."""
-    labels, n = ndimage.label(mask.numpy())
-    return labels == (1 + int(np.argmax(np.bincount(labels.ravel())[1:])) if n else 1)
-
-
 def mask_cell(mask: torch.Tensor) -> tuple[int, int] | None:
     """The 3 x 3 cell of a mask's largest region's centroid; `None` when the mask is empty."""
-    region = largest_region(mask)
-    if not region.any():
+    labels, n = ndimage.label(mask.numpy())
+    if n == 0:
         return None
-    y, x = ndimage.center_of_mass(region)
-    return cell_of(y, x, region.shape)
-
-
-def shares(mask: torch.Tensor, pooled: int) -> np.ndarray:
-    """Mask `(S, S)` -> `(P, P)` share of its largest region in each cell of the pooled grid."""
-    region = torch.from_numpy(largest_region(mask)).float()
-    cells = adaptive_avg_pool2d(region[None], pooled)[0]
-    return (cells / cells.sum().clamp(min=1e-9)).numpy()
+    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    y, x = ndimage.center_of_mass(labels == largest)
+    return cell_of(y, x, mask.shape)
