@@ -219,11 +219,10 @@ class Facts:
 
 
 def scan_facts(cell: tuple[int, int] | None, tokens: int, rng: np.random.Generator) -> Facts:
-    """A lesion is said at a quarter of its weight or more, its place at more than half."""
+    """What is so is said at half of the weight or more, so that doubt falls on the likelier side."""
     place = (int(rng.integers(3)), int(rng.integers(3)))
     doubt = None if cell is not None and rng.random() < 0.5 else place
-    low = 0.8 if cell is None else 0.3 if doubt is None else 0.6
-    weight = rng.uniform(low, 1.0) * rng.uniform(0.9, 1.0, tokens)
+    weight = rng.uniform(0.55, 1.0) * rng.uniform(0.95, 1.0, tokens)
     return Facts(
         words.hint(cell, tokens),
         words.hint(doubt, tokens),
@@ -232,9 +231,9 @@ def scan_facts(cell: tuple[int, int] | None, tokens: int, rng: np.random.Generat
 
 
 def change_facts(change: str | None, tokens: int, rng: np.random.Generator) -> Facts:
-    """A change is said at three fifths of its weight or more, beside "stable" or "worse"."""
+    """A change is said at half of the weight or more, beside "stable" or "worse"."""
     doubt = words.change_hint("worse" if change == "stable" else "stable", tokens)
-    weight = torch.full((tokens,), float(rng.uniform(0.6, 1.0)))
+    weight = torch.full((tokens,), float(rng.uniform(0.55, 1.0)))
     return Facts(words.change_hint(change, tokens), doubt, weight, change=True)
 
 
