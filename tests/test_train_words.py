@@ -44,7 +44,7 @@ def test_facts_are_said_firmly_enough_to_be_read() -> None:
     for _ in range(200):
         facts = base.scan_facts((1, 0), 16, rng)
         assert facts.words == " middle" * 8 + " left" * 8
-        assert 0.5 < float(facts.weight.min()) and float(facts.weight.max()) <= 1
+        assert float(facts.weight.min()) > 0.5 and float(facts.weight.max()) <= 1
         doubted.add(facts.doubts)
         facts = base.scan_facts(None, 16, rng)
         assert facts.words == nothing and float(facts.weight.min()) > 0.5

@@ -219,7 +219,7 @@ class Facts:
 
 
 def scan_facts(cell: tuple[int, int] | None, tokens: int, rng: np.random.Generator) -> Facts:
-    """What is so is said at half of the weight or more, so that doubt falls on the likelier side."""
+    """What is so is said at half of the weight or more: doubt falls on the likelier side."""
     place = (int(rng.integers(3)), int(rng.integers(3)))
     doubt = None if cell is not None and rng.random() < 0.5 else place
     weight = rng.uniform(0.55, 1.0) * rng.uniform(0.95, 1.0, tokens)
