@@ -69,7 +69,7 @@ def chestx_det(root: Path) -> Path:
     square = [[4, 6], [11, 6], [11, 13], [4, 13]]
     found = {"syms": ["Mass"], "boxes": [[4, 6, 11, 13]], "polygons": [square]}
     none: dict[str, list[Any]] = {"syms": [], "boxes": [], "polygons": []}
-    rows = {
+    rows: dict[str, list[dict[str, Any]]] = {
         "train": [
             {"file_name": "00000042_006.png", **found},
             {"file_name": "00000042_007.png", **none},
@@ -210,7 +210,10 @@ def medsg(root: Path) -> Path:
     make = Maker(root)
     for n in range(2):
         make.picture(f"Task1/a_{n}.png")
-    row = {"task": "Registered_Diff", "question": "<image>\n<image>\nWhere do they differ?"}
+    row: dict[str, Any] = {
+        "task": "Registered_Diff",
+        "question": "<image>\n<image>\nWhere do they differ?",
+    }
     row |= {"images": [f"/data/MedSG/Task1/a_{n}.png" for n in range(2)], "answer": [3, 4, 9, 8]}
     make.json("Task1.json", [row])
     make.json("Task8.json", [row | {"task": "referring"}])

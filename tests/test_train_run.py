@@ -365,13 +365,20 @@ def test_change_map_loss_turns_round_with_the_dates() -> None:
     growth, decline = torch.randn(2, 3, 16, 16, generator=generator)
     masks = (torch.rand(2, 3, 16, 16, generator=generator) > 0.7).float()
     known = torch.ones(3, dtype=torch.bool)
-    there = change_map_loss(CompareOutput(growth=growth, decline=decline), *masks, known)
-    back = change_map_loss(CompareOutput(growth=decline, decline=growth), *masks.flip(0), known)
+    there = change_map_loss(
+        CompareOutput(growth=growth, decline=decline), masks[0], masks[1], known
+    )
+    back = change_map_loss(CompareOutput(growth=decline, decline=growth), masks[1], masks[0], known)
     assert torch.allclose(there, back)
     grown, gone = (masks[1] - masks[0]).clamp(min=0), (masks[0] - masks[1]).clamp(min=0)
     right = CompareOutput(growth=16 * grown - 8, decline=16 * gone - 8)
     turned = CompareOutput(growth=right.decline, decline=right.growth)
-    assert change_map_loss(right, *masks, known) < 0.05 < 5 < change_map_loss(turned, *masks, known)
+    assert (
+        change_map_loss(right, masks[0], masks[1], known)
+        < 0.05
+        < 5
+        < change_map_loss(turned, masks[0], masks[1], known)
+    )
     none = CompareOutput(growth=-8 + 0 * growth, decline=-8 + 0 * growth)
     assert change_map_loss(none, masks[0], masks[0], known) < 0.5  # stable: nothing is to be drawn
 

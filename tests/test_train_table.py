@@ -44,7 +44,7 @@ def test_a_question_of_the_table_is_asked_of_its_own_unflipped_image() -> None:
     assert {row["dialogue"] for row in rows} == {None, QUESTION}
     batch = scan_batch(rows, torch.Generator().manual_seed(0))
     assert batch["label"].isnan().all()
-    leans = Counter()
+    leans: Counter = Counter()
     for image, dialogue in zip(batch["image"], batch["dialogue"], strict=True):
         leans[dialogue is not None, bool(image[:, 20:].mean() > image[:, :12].mean())] += 1
     assert leans[True, False] == 0 < leans[True, True]  # the dark side stays on the left
@@ -96,7 +96,8 @@ def test_real_pairs_lie_on_one_grid_and_turn_round_with_their_change(pairs: Path
     for first, second in zip(real.image.astype(float), real.followup, strict=True):
         moved = abs(np.roll(second, 2, 1) - first).mean()
         assert abs(second - first).mean() < 0.8 * moved  # the shift is gone, the blob is not
-    rng, seen = np.random.default_rng(0), Counter()
+    rng = np.random.default_rng(0)
+    seen: Counter = Counter()
     for _ in range(200):
         row = real.pair(rng)
         assert not row["known"] and not row["mask"].any()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ def _unit(pixels: np.ndarray) -> np.ndarray:
 
 
 def alike_files(
-    files: list[tuple[Path, int | None, str | None]],
+    files: Sequence[tuple[Path, int | None, str | None]],
     store: FingerprintStore,
     track: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> tuple[list[tuple[int, int]], int]:

@@ -8,6 +8,7 @@ place `<Ano>` and `<Diff>` take later.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -239,7 +240,7 @@ def change_facts(change: str | None, tokens: int, rng: np.random.Generator) -> F
 
 def template(
     processor: MedicADProcessor,
-    scans: list[tuple[tuple[int, int] | None, str | None]],
+    scans: Sequence[tuple[tuple[int, int] | None, str | None]],
     rng: np.random.Generator,
     tokens: int,
 ) -> tuple[str, list[Facts]]:
