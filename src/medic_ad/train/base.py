@@ -188,8 +188,10 @@ class LanguagePretraining(Stage):
             ).loss
         }
 
-    def embed(self, facts: list[Facts]) -> torch.Tensor:
-        """What stands at the stage tokens: `(n, P * P, D)`."""
+    def embed(self, facts: list[Facts]) -> torch.Tensor | None:
+        """What stands at the stage tokens: `(n, P * P, D)`; `None` where there are none."""
+        if not facts:
+            return None
         embedding, tokenizer = self.model.get_input_embeddings(), self.processor.tokenizer
         device = embedding.weight.device
         said, doubted = (
