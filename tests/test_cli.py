@@ -91,12 +91,16 @@ def test_version() -> None:
 
 
 # ---------------------------------------------------------------- options from dataclasses
-STAGES = {**TRAIN, **EVALUATE, "calibrate": CALIBRATE}
+STAGES = {
+    **{f"train {name}": stage for name, stage in TRAIN.items()},
+    **{f"evaluate {name}": stage for name, stage in EVALUATE.items()},
+    "calibrate": CALIBRATE,
+}
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_the_options_of_a_stage_are_its_dataclass(name: str) -> None:
-    assert len(STAGES) == 7
+    assert len(STAGES) == 9
     stage = STAGES[name]
     arguments = getattr(importlib.import_module(stage.module), stage.arguments)
     seen: list[Any] = []
