@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from medic_ad.evaluate import metrics
 from medic_ad.evaluate.metrics import PixelCounts
-from medic_ad.evaluate.regions import RegionOverlap
+from medic_ad.evaluate.regions import FreeResponse, RegionOverlap
 
 CURVES = ("auroc", "average_precision", "f1", "macro_f1", "sensitivity", "brier")
 
@@ -180,3 +180,41 @@ def test_aupro_equals_brute_force_and_counts_a_small_region_as_a_large_one():
         ones
     )
     assert 6 / 9 <= seen < 0.75
+
+
+def test_free_response_counts_marks_and_a_map_over_everything_finds_little():
+    mask = np.zeros((20, 20), bool)
+    mask[2:5, 2:5] = mask[2:5, 12:15] = mask[15:18, 2:5] = True
+    scores = np.zeros(mask.shape)
+    scores[2:5, 2:5], scores[3, 13], scores[15:18, 12:15] = 0.9, 0.6, 0.8
+    flat, none = np.full(mask.shape, 0.7), np.zeros(mask.shape, bool)
+    thresholds = np.broadcast_to([0.5, 0.7, 0.85], (3, 3))
+    found = FreeResponse([scores, flat, scores], [mask, mask, none], thresholds)
+    assert found.lesions.tolist() == [3, 3, 0]
+    assert found.found.tolist() == [[2, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert found.false.tolist() == [[1, 1, 0], [1, 1, 0], [3, 2, 1]]
+    false, share = found.curve()
+    assert share.tolist() == [2 / 6, 1 / 6, 1 / 6] and false[0] == pytest.approx(5 / 3)
+    assert found.sensitivity(0)(np.array([2.0, 0, 1])) == pytest.approx(2 / 3)
+    assert np.isnan(found.sensitivity(0)(np.array([0.0, 0, 1])))
+
+
+def test_pixels_that_are_only_sampled_give_the_figures_of_all(monkeypatch):
+    rng = np.random.default_rng(3)
+    masks = [rng.random((s, s)) < 0.3 for s in (40, 55, 61)]
+    maps = [rng.random(m.shape) + 0.4 * m for m in masks]
+    whole = PixelCounts(maps, masks)
+    monkeypatch.setattr(metrics, "EDGE_SAMPLE", 500)
+    sampled = PixelCounts(maps, masks)
+    pooled = [np.concatenate([x.ravel() for x in xs]) for xs in (masks, maps)]
+    assert not np.array_equal(sampled.cut, whole.cut)
+    assert sampled.auroc(np.ones(3)) == pytest.approx(whole.auroc(np.ones(3)), abs=0.002)
+    assert whole.auroc(np.ones(3)) == pytest.approx(reference.roc_auc_score(*pooled), abs=0.001)
+
+
+def test_reliability_bins_add_up_to_the_calibration_error():
+    scores, labels, counts = drawn(1)
+    mass, score, share = metrics.reliability(scores, labels, counts)
+    assert mass.sum() == pytest.approx(1)
+    error = metrics.calibration_error(scores, labels, counts)
+    assert (mass * np.abs(score - share)).sum() == pytest.approx(error)

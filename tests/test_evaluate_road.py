@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image as Pillow
 
 from medic_ad import words
 from medic_ad.align import align
 from medic_ad.data.prepare import prepare
+from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError, ModelError
 from medic_ad.evaluate import card, flair, language, longitudinal, markdown, sanity, unet
 from medic_ad.evaluate.bootstrap import Figure
@@ -23,7 +25,8 @@ from medic_ad.evaluate.compare import compare_all, read_both_ways
 from medic_ad.evaluate.metrics import PixelCounts
 from medic_ad.evaluate.pairs import Pairs
 from medic_ad.evaluate.predict import as_image, predict
-from medic_ad.evaluate.store import Part
+from medic_ad.evaluate.store import Part, Store
+from medic_ad.evaluate.table import predictions_of
 from medic_ad.load import Model
 from medic_ad.model.calibration import Calibration
 from medic_ad.readers import read_image
@@ -59,6 +62,20 @@ def test_predictions_in_batches_are_those_of_the_road(model: Model):
         assert theirs.entry == ours.entry and ours.in_scope
         assert ours.score == pytest.approx(theirs.score, abs=1e-5)
         assert np.allclose(ours.heatmap, theirs.heatmap, atol=1e-5)
+
+
+def test_predictions_of_a_table_are_those_of_the_road(model: Model, tmp_path: Path):
+    samples = []
+    for k in range(18):
+        path = tmp_path / f"{k}.png"
+        Pillow.fromarray(grey(k).astype(np.uint8)).save(path)
+        samples.append(Sample(image=str(path), group=str(k), split="test", source="s", label=k % 2))
+    seen = predictions_of(model, "tiny", samples, Store(tmp_path / "out", "test"), "t", True)
+    assert len(seen.heatmaps) == 18 and seen.in_scope.all()
+    for sample, score, heatmap in zip(samples, seen.score, seen.heatmaps, strict=True):
+        theirs = scan(read_image(sample.image), model)
+        assert score == pytest.approx(theirs.score, abs=1e-5)
+        assert np.allclose(heatmap, theirs.heatmap, atol=1e-5)
 
 
 def test_slices_of_one_scan_share_its_entry(model: Model):

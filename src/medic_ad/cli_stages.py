@@ -42,6 +42,16 @@ TRAIN = {
     "explain": Stage("medic_ad.train.explain", "ExplainArguments", "Stage 3: the heatmap."),
 }
 EVALUATE = {
+    "detect": Stage(
+        "medic_ad.evaluate.detect_table",
+        "DetectArguments",
+        "Image scores on your own table, beside trivial baselines.",
+    ),
+    "localise": Stage(
+        "medic_ad.evaluate.localise_table",
+        "LocaliseArguments",
+        "Heatmaps against the masks of your own table.",
+    ),
     "card": Stage("medic_ad.evaluate.card", "CardArguments", "The figures of MODEL_CARD.md."),
     "unet": Stage(
         "medic_ad.evaluate.unet", "UnetArguments", "A U-Net on the same data, as a yardstick."

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
 import nibabel
 import numpy as np
 from scipy import ndimage
@@ -22,6 +21,7 @@ from scipy import ndimage
 from medic_ad.data.sets import mni152
 from medic_ad.data.synthetic import TEST_BLENDS, nuisance, rescale_lesion, transplant
 from medic_ad.readers import read_image
+from medic_ad.report.html import template
 from medic_ad.report.schema import NOTICE
 from medic_ad.words import cell_of, cell_words
 
@@ -244,12 +244,7 @@ def _write_page(demo: Demo, planted: Planted, report: Report) -> None:
     png = figure_png(planted, report)
     folder = demo.page.parent
     (folder / "demo.png").write_bytes(png)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("medic_ad.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("demo.html.j2").render(
+    page = template("demo.html.j2").render(
         demo=demo,
         notice=NOTICE,
         figure=f"data:image/png;base64,{base64.b64encode(png).decode()}",

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from medic_ad.report.colour import change_rgba, heat_rgba
-from medic_ad.report.figure import BACKGROUND, CONTOUR, MUTED, TEXT
-from medic_ad.report.panels import outlines
+from medic_ad.report.figure import BACKGROUND, CONTOUR, MUTED, TEXT, TRUTH, outline
 
 if TYPE_CHECKING:
     from medic_ad.demo import Planted
     from medic_ad.report.report import Report
 
-PLANTED = "#8fe388"
 MARGIN_PX = 8
 
 
@@ -49,15 +47,15 @@ def figure_png(planted: Planted, report: Report) -> bytes:
         axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
         if overlay is not None:
             axes.imshow(overlay, alpha=0.7)
-        _outline(axes, mask.astype(float), 0.5, PLANTED)
+        outline(axes, mask.astype(float), 0.5, TRUTH)
         if number == 2:
-            _outline(axes, report.heatmap, report.heatmap_threshold, CONTOUR)
+            outline(axes, report.heatmap, report.heatmap_threshold, CONTOUR)
         axes.set_xlim(window[1].start - 0.5, window[1].stop - 0.5)
         axes.set_ylim(window[0].stop - 0.5, window[0].start - 0.5)
         axes.set_axis_off()
         axes.set_title(title, color=TEXT, size=11, loc="left", pad=5)
     words = (
-        (PLANTED, "planted (last picture: what grew)"),
+        (TRUTH, "planted (last picture: what grew)"),
         (CONTOUR, "found: heatmap at its threshold"),
     )
     for left, (colour, text) in zip((0.006, 0.3), words, strict=True):
@@ -79,10 +77,3 @@ def _window(planted: Planted) -> tuple[slice, slice]:
             slice(max(int(places[0]) - MARGIN_PX, 0), min(int(places[-1]) + 1 + MARGIN_PX, limit))
         )
     return bounds[0], bounds[1]
-
-
-def _outline(axes: Any, plane: np.ndarray, level: float, colour: str) -> None:
-    if np.isnan(level):
-        return
-    for line in outlines(plane, level):
-        axes.plot(line[:, 1], line[:, 0], color=colour, linewidth=1.4)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
-import math
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from rich.console import Console
 
-from medic_ad import __version__
 from medic_ad.evaluate import (
     ablate,
     compare,
@@ -30,9 +23,9 @@ from medic_ad.evaluate import (
     sanity,
     speed,
 )
-from medic_ad.evaluate.bootstrap import LEVEL
 from medic_ad.evaluate.markdown import fragment, insert, refuse_without_markers
 from medic_ad.evaluate.material import CHENG, samples_of
+from medic_ad.evaluate.record import provenance, without_nan
 from medic_ad.evaluate.store import Context, Part, Store
 from medic_ad.load import load_model
 from medic_ad.models import MODELS
@@ -87,35 +80,6 @@ def seen_patients(model: str, root: Path) -> dict[str, str]:
     return out
 
 
-def provenance(context: Context, arguments: CardArguments) -> dict[str, Any]:
-    """What every figure depends on."""
-    calibration = context.model.network.calibration
-    scope = list(context.model.config.scope)
-    fitted = ("threshold", "band_low", "band_high", "heatmap_threshold", "prevalence", "gate_limit")
-    return {
-        "medic_ad": __version__,
-        "model": context.model.name,
-        "weights_sha256": context.weights,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "arguments": {
-            k: v for k, v in dataclasses.asdict(arguments).items() if k not in ("data_root", "card")
-        },
-        "scope": {
-            name: {key: float(getattr(calibration, key)[i]) for key in fitted}
-            for i, name in enumerate(scope)
-        },
-        "change_temperature": float(calibration.change_temperature),
-        "level": LEVEL,
-        "libraries": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "machine": {
-            "platform": platform.machine(),
-            "cpus": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": str(context.model.device),
-        },
-    }
-
-
 def main(arguments: CardArguments) -> dict[str, Any]:
     """Measure every part and write `card.json`, `card.md` and the figures of the model card.
 
@@ -159,14 +123,3 @@ def main(arguments: CardArguments) -> dict[str, Any]:
         insert(Path(arguments.card), text)
     console.print(f"Written: {out / 'card.json'}")
     return result
-
-
-def without_nan(value: Any) -> Any:
-    """The same with null where a number is not defined."""
-    if isinstance(value, dict):
-        return {k: without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

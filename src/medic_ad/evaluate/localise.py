@@ -6,14 +6,12 @@ import numpy as np
 
 from medic_ad.calibrate import HEATMAP_GRID
 from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.bootstrap import Figure, Resampling, mean_of
+from medic_ad.evaluate.baselines import dice_by_level, intensity
+from medic_ad.evaluate.maps import Maps, by_size, false_areas
 from medic_ad.evaluate.material import CHENG, CLUSTER, cheng_twins, samples_of
-from medic_ad.evaluate.metrics import PixelCounts, dice, pointing
 from medic_ad.evaluate.predict import as_image, columns, predict, threshold_of
-from medic_ad.evaluate.regions import RegionOverlap
 from medic_ad.evaluate.store import Context, Part, digest
 from medic_ad.evaluate.unet import UNet
-from medic_ad.processor import grey_window
 from medic_ad.readers import read_image
 
 AIMS = {"pixel AUROC": ">= 0.97", "mean Dice": ">= 0.70", "pointing game": ">= 0.85"}
@@ -44,12 +42,6 @@ def heatmaps_of(context: Context) -> dict[str, np.ndarray]:
     return context.store.predictions(context.weights, CHENG, key, make)
 
 
-def intensity(pixels: np.ndarray) -> np.ndarray:
-    """The baseline map: the grey value in the window that the model sees."""
-    low, high = grey_window(pixels)
-    return np.clip((pixels - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
-
-
 def intensity_threshold(context: Context) -> float:
     """The grey value of highest mean Dice on validation."""
     samples = samples_of(context.root, CHENG, "val")
@@ -57,44 +49,12 @@ def intensity_threshold(context: Context) -> float:
     def make() -> dict[str, np.ndarray]:
         rows = []
         for s in bar(samples, "intensity threshold on val"):
-            grey = intensity(read_image(s.image).pixels)
             mask = read_image(str(s.mask)).pixels > 0
-            rows.append([dice(grey >= t, mask) for t in HEATMAP_GRID])
+            rows.append(dice_by_level(intensity(read_image(s.image).pixels), mask))
         return {"dice": np.array(rows)}
 
     scores = context.store.material("intensity", digest([s.image for s in samples]), make)["dice"]
     return float(HEATMAP_GRID[int(np.nanmean(scores, 0).argmax())])
-
-
-class Maps:
-    """Maps of one method against the masks, as statistics."""
-
-    def __init__(self, maps: np.ndarray, masks: np.ndarray, thresholds: np.ndarray) -> None:
-        pixels = PixelCounts(list(maps), list(masks))
-        found = maps >= thresholds[:, None, None]
-        self.dice = np.array([dice(f, m) for f, m in zip(found, masks, strict=True)])
-        self.pointing = np.array([pointing(h, m) for h, m in zip(maps, masks, strict=True)])
-        self.statistics = {
-            "pixel AUROC": pixels.auroc,
-            "pixel AP": pixels.average_precision,
-            "AUPRO up to 30 % false positives": RegionOverlap(
-                list(maps), list(masks), pixels
-            ).aupro,
-            "mean Dice": mean_of(self.dice),
-            "pointing game": mean_of(self.pointing),
-        }
-
-
-def by_size(sampling: Resampling, maps: Maps, masks: np.ndarray) -> list[Figure]:
-    """Dice in thirds of lesion area."""
-    area = masks.mean((1, 2))
-    low, high = np.quantile(area, (1 / 3, 2 / 3))
-    third = np.digitize(area, (low, high))
-    words = (f"up to {low:.2%} of the image", f"{low:.2%} to {high:.2%}", f"above {high:.2%}")
-    return [
-        sampling.mean(f"mean Dice, lesion {text}", np.where(third == k, maps.dice, np.nan))
-        for k, text in enumerate(words)
-    ]
 
 
 def measure(context: Context) -> Part:
@@ -102,7 +62,7 @@ def measure(context: Context) -> Part:
     twins, seen = cheng_twins(context), heatmaps_of(context)
     sampling = context.resampling(twins.groups, CLUSTER, f"{CHENG} test")
     masks = twins.mask
-    methods = {"nano": Maps(seen["heatmap"], masks, seen["image_threshold"])}
+    methods = {"nano": Maps(list(seen["heatmap"]), list(masks), seen["image_threshold"])}
     notes = [
         "Maps lie on the file's own 224 x 224 grid; pixel AUROC and AP are pooled over all pixels. "
         "The heatmap's threshold was chosen on validation, the gate is not applied.",
@@ -116,11 +76,11 @@ def measure(context: Context) -> Part:
             lambda: {"heatmap": unet.maps(list(twins.image), "U-Net on test slices")},
         )
         thresholds = np.full(len(masks), unet.record["threshold"])
-        methods["U-Net"] = Maps(drawn["heatmap"], masks, thresholds)
+        methods["U-Net"] = Maps(list(drawn["heatmap"]), list(masks), thresholds)
         notes.append(unet.description())
     level = intensity_threshold(context)
-    grey = np.stack([intensity(p.astype(np.float32)) for p in twins.image])
-    methods["grey value"] = Maps(grey, masks, np.full(len(masks), level))
+    grey = [intensity(p.astype(np.float32)) for p in twins.image]
+    methods["grey value"] = Maps(grey, list(masks), np.full(len(masks), level))
     notes.append(
         f"Grey value: the pixel in the model's window; its threshold {level:.2f} is from val."
     )
@@ -138,7 +98,7 @@ def measure(context: Context) -> Part:
                     "nano - U-Net",
                 )
             )
-    figures += by_size(sampling, methods["nano"], masks)
+    figures += by_size(sampling, methods["nano"].dice, masks.mean((1, 2)))
     figures.append(
         sampling.mean("area drawn on the same slices, tumour inpainted", seen["clean_area"])
     )
@@ -164,12 +124,7 @@ def false_positives(context: Context) -> Part:
         [s.group for s in samples], "duplicate group", f"{NO_TUMOUR} test"
     )
     figures = [
-        sampling.mean("false-positive area, without the gate", seen["area"], aim="<= 1 %"),
-        sampling.mean(
-            "false-positive area, with the gate (out of scope draws nothing)",
-            np.where(inside, seen["area"], 0.0),
-        ),
-        sampling.mean("share out of scope", 1.0 - inside),
+        *false_areas(sampling, seen["area"], inside, aim="<= 1 %"),
         sampling.mean("share read as abnormal", (inside & (seen["score"] >= high))),
     ]
     notes = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -106,11 +107,29 @@ def calibration_error(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, bins: int = ECE_BINS
 ) -> float:
     """Expected calibration error in bins of equal mass."""
+    index, p, y, w = _equal_mass(scores, labels, weights, bins)
+    gaps = np.bincount(index, w * (y - p), minlength=bins)
+    return float(np.abs(gaps).sum())
+
+
+def reliability(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, bins: int = ECE_BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mass, mean score and share of abnormal of the error's bins that hold anything."""
+    index, p, y, w = _equal_mass(scores, labels, weights, bins)
+    mass, score, share = (np.bincount(index, w * v, minlength=bins) for v in (1.0, p, y))
+    held = mass > 0
+    return mass[held], score[held] / mass[held], share[held] / mass[held]
+
+
+def _equal_mass(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, bins: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Bin, score, label and weight (which sum to 1) in the order of the scores."""
     order = np.argsort(scores, kind="stable")
     p, y, w = scores[order], labels[order], weights[order] / weights.sum()
     index = np.minimum((np.cumsum(w) - w / 2) * bins, bins - 1).astype(int)
-    gaps = np.bincount(index, w * (y - p), minlength=bins)
-    return float(np.abs(gaps).sum())
+    return index, p, y, w
 
 
 def ece(scores: np.ndarray, labels: np.ndarray, prevalence: float) -> Statistic:
@@ -149,6 +168,7 @@ def pointing(heatmap: np.ndarray, mask: np.ndarray) -> float:
 class PixelCounts:
     """Histograms of pixel scores per image, so that pooled curves can be resampled by image.
 
+    The images are gone through twice, so that `maps` may read them from a disk one by one.
     The bins are quantiles of both classes: ranks inside a bin count as ties, which moves AUROC by
     less than 1 / (2 * EDGES).
 
@@ -159,25 +179,35 @@ class PixelCounts:
 
     def __init__(self, maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> None:
         rng = np.random.default_rng(0)
-        sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        for values, mask in zip(maps, masks, strict=True):
-            seen = np.isfinite(values)
-            sides[0].append(values[seen & ~mask])
-            sides[1].append(values[seen & mask])
+        lesion = sum(int(m.sum()) for m in masks)
+        totals = (sum(m.size for m in masks) - lesion, lesion)
+        steps = [max(1, math.ceil(total / EDGE_SAMPLE)) for total in totals]
+        samples: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for sides in self._sides(maps, masks):
+            for sample, side, step in zip(samples, sides, steps, strict=True):
+                sample.append(side[rng.integers(step) :: step])
         edges = []
-        for side in sides:
-            pooled = np.concatenate(side) if side else np.zeros(0)
-            if len(pooled) > EDGE_SAMPLE:
-                pooled = rng.choice(pooled, EDGE_SAMPLE, replace=False)
+        for sample in samples:
+            pooled = np.concatenate(sample) if sample else np.zeros(0)
             if len(pooled):
                 edges.append(np.quantile(pooled, np.linspace(0, 1, EDGES + 1)))
         self.cut = cut = np.unique(np.concatenate(edges)) if edges else np.zeros(1)
+        rows = [
+            [np.bincount(np.searchsorted(cut, v), minlength=len(cut) + 1) for v in sides]
+            for sides in self._sides(maps, masks)
+        ]
         self.negative, self.positive = (
-            np.stack(
-                [np.bincount(np.searchsorted(cut, v), minlength=len(cut) + 1) for v in side]
-            ).astype(float)
-            for side in sides
+            np.stack(side).astype(float) for side in zip(*rows, strict=True)
         )
+
+    @staticmethod
+    def _sides(
+        maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Scores outside and inside the mask, image by image."""
+        for values, mask in zip(maps, masks, strict=True):
+            seen = np.isfinite(values)
+            yield values[seen & ~mask], values[seen & mask]
 
     def auroc(self, counts: np.ndarray) -> float:
         return area_under_roc(counts @ self.negative, counts @ self.positive)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from medic_ad.evaluate.bootstrap import Statistic
 from medic_ad.evaluate.metrics import PixelCounts
 
 FALSE_POSITIVES = 0.3  # the curve is integrated up to this rate, as MVTec AD does
@@ -50,3 +51,43 @@ class RegionOverlap:
         x = np.append(rate[inside], FALSE_POSITIVES)
         y = np.append(overlap[inside], np.interp(FALSE_POSITIVES, rate, overlap))
         return float(np.trapezoid(y, x) / FALSE_POSITIVES)
+
+
+class FreeResponse:
+    """Lesions found and false marks, per image and threshold.
+
+    Every 8-connected region that is drawn makes one mark, its highest pixel: a map that covers the
+    whole image makes a single mark and finds at most one lesion.
+
+    Args:
+        maps, masks: `(H, W)` per image, as in `RegionOverlap`.
+        thresholds: `(n, T)`, those of each image.
+    """
+
+    def __init__(
+        self, maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], thresholds: np.ndarray
+    ) -> None:
+        self.found = np.zeros(thresholds.shape)
+        self.false = np.zeros(thresholds.shape)
+        self.lesions = np.zeros(len(thresholds))
+        for i, (scores, mask) in enumerate(zip(maps, masks, strict=True)):
+            lesions, self.lesions[i] = ndimage.label(mask, EIGHT)
+            for t, threshold in enumerate(thresholds[i]):
+                regions, n = ndimage.label(scores >= threshold, EIGHT)
+                marks = ndimage.maximum_position(scores, regions, np.arange(1, n + 1))
+                hit = [lesions[mark] for mark in marks]
+                self.found[i, t] = len(set(hit) - {0})
+                self.false[i, t] = hit.count(0)
+
+    def sensitivity(self, t: int) -> Statistic:
+        """Share of the lesions that a mark lies in."""
+
+        def statistic(counts: np.ndarray) -> float:
+            total = counts @ self.lesions
+            return float(counts @ self.found[:, t] / total) if total else float("nan")
+
+        return statistic
+
+    def curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """False marks per image and share of lesions found, at every threshold."""
+        return self.false.mean(0), self.found.sum(0) / max(self.lesions.sum(), 1)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medic_ad import align, change, finding, look, processor, registration, road
+from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling
 from medic_ad.load import Model
 
@@ -63,8 +64,7 @@ class Store:
 
         Making it opens the test split for these weights, which is written down.
         """
-        folder = self.out / "predictions" / f"{weights[:16]}-{READ_WITH[:6]}"
-        path = folder / f"{name}-{key}.npz"
+        path = self._folder(weights) / f"{name}-{key}.npz"
 
         def opened() -> Arrays:
             if test:
@@ -72,6 +72,26 @@ class Store:
             return make()
 
         return self._cached(path, opened)
+
+    def parts(
+        self, weights: str, name: str, makes: dict[str, Callable[[], Arrays]], test: bool = True
+    ) -> list[Path]:
+        """Files of `predictions` in parts, each kept as soon as it is made.
+
+        A run that was killed goes on at the first part that lacks. All parts are one opening; what
+        a later run adds is another line, which says how many parts were there.
+        """
+        folder = self._folder(weights)
+        paths = {key: folder / f"{name}-{key}.npz" for key in makes}
+        lacking = [key for key, path in paths.items() if not path.is_file()]
+        if lacking and test:
+            self._log(weights, name, digest(*makes), len(makes) - len(lacking))
+        for key in bar(lacking, f"reading {name}"):
+            self._cached(paths[key], makes[key])
+        return list(paths.values())
+
+    def _folder(self, weights: str) -> Path:
+        return self.out / "predictions" / f"{weights[:16]}-{READ_WITH[:6]}"
 
     def _cached(self, path: Path, make: Callable[[], Arrays]) -> Arrays:
         if not path.is_file():
@@ -83,7 +103,7 @@ class Store:
         with np.load(path) as loaded:
             return dict(loaded.items())
 
-    def _log(self, weights: str, name: str, key: str) -> None:
+    def _log(self, weights: str, name: str, key: str, parts_there: int = 0) -> None:
         path = self.out / "opened.jsonl"
         lines = path.read_text().splitlines() if path.is_file() else []
         same = [
@@ -97,6 +117,7 @@ class Store:
             "what": name,
             "material": key,
             "times_opened_before": len(same),
+            "parts_there_before": parts_there,
             "command": self.command,
         }
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medic_ad.report.report import Report
 
 BACKGROUND, TEXT, MUTED, CONTOUR = "#0c0e11", "#d9dfe5", "#8d98a3", "#7fe3f5"
+TRUTH = "#8fe388"  # outline of a mask, beside that of a map
 _PANEL_INCHES = 5.0
 
 
@@ -48,6 +49,14 @@ def overlay_png(report: Report) -> bytes:
     return buffer.getvalue()
 
 
+def outline(axes: Any, plane: np.ndarray, level: float, colour: str, width: float = 1.4) -> None:
+    """Draw the contours of a map at a level; nothing where the level is not known."""
+    if np.isnan(level):
+        return
+    for line in outlines(plane, level):
+        axes.plot(line[:, 1], line[:, 0], color=colour, linewidth=width)
+
+
 def _draw(axes: Any, panel: Panel, index: int, report: Report) -> None:
     height, width = panel.pixels.shape[1:]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
@@ -55,8 +64,7 @@ def _draw(axes: Any, panel: Panel, index: int, report: Report) -> None:
     if panel.overlay is not None:
         axes.imshow(panel.colours(panel.overlay[index]), alpha=0.7, extent=extent)
         if panel.kind == "heat":
-            for line in outlines(panel.overlay[index], report.heatmap_threshold):
-                axes.plot(line[:, 1], line[:, 0], color=CONTOUR, linewidth=1.1)
+            outline(axes, panel.overlay[index], report.heatmap_threshold, CONTOUR, 1.1)
     axes.set_aspect((width / height) / panel.aspect)
     axes.set_axis_off()
     axes.set_xlim(-0.5, width - 0.5)

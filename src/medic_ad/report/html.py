@@ -35,7 +35,8 @@ def render(report: Report) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page of this package; what is put into it is escaped, and none of it may lack."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("medic_ad.report"),
         autoescape=True,
@@ -43,7 +44,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _page(report: Report, side: int) -> str:
@@ -51,7 +52,7 @@ def _page(report: Report, side: int) -> str:
     slices = shown_slices(report)
     key = key_slice(report)
     bases: dict[str, str] = {}  # class name -> data URI: panels share their pictures
-    return _template().render(
+    return template("report.html.j2").render(
         report=report,
         notice=NOTICE,
         decision=labels.decision_word(report),

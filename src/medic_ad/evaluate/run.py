@@ -1,0 +1,215 @@
+"""Evaluation: what `evaluate detect` and `evaluate localise` share: models, predictions, record."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medic_ad.data.sample import Sample, read_info
+from medic_ad.errors import DataError
+from medic_ad.evaluate.bootstrap import Figure, Resampling
+from medic_ad.evaluate.curves import case
+from medic_ad.evaluate.page import Measured, Picture, show, write
+from medic_ad.evaluate.record import provenance
+from medic_ad.evaluate.store import Context, Store
+from medic_ad.evaluate.table import (
+    Predictions,
+    TableArguments,
+    file_of,
+    mask_of,
+    predictions_of,
+    slice_of,
+    unit_of,
+)
+from medic_ad.load import Model, load_model
+from medic_ad.model.calibration import FITTED
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model, and perhaps a second one, on the images of a split.
+
+    Attributes:
+        stage: "detect" or "localise".
+        arguments: of the command.
+        context: the first model with the store.
+        samples: the measured images.
+        notes: on which images these are.
+        own: what the model says of them.
+        other: what the second model says, `None` without one.
+    """
+
+    stage: str
+    arguments: TableArguments
+    context: Context
+    samples: list[Sample]
+    notes: list[str]
+    own: Predictions
+    other: Predictions | None
+
+    @property
+    def name(self) -> str:
+        """Of the table and split, in files and figures."""
+        return f"{Path(self.arguments.data).stem}-{self.arguments.split}"
+
+    def sampling(self, keep: np.ndarray | None = None) -> Resampling:
+        kept = [s for i, s in enumerate(self.samples) if keep is None or keep[i]]
+        split = f"{Path(self.arguments.data).stem} {self.arguments.split}"
+        return self.context.resampling([s.group for s in kept], unit_of(kept), split)
+
+    def pick(self, keep: np.ndarray) -> Run:
+        """The run on some of its images."""
+        return Run(
+            self.stage, self.arguments, self.context,
+            [s for s, kept in zip(self.samples, keep, strict=True) if kept], self.notes,
+            self.own.subset(keep), None if self.other is None else self.other.subset(keep),
+        )  # fmt: skip
+
+    def one_per_group(self) -> np.ndarray:
+        """One image of each group, drawn by the seed."""
+        rng, keep = np.random.default_rng(self.arguments.seed), np.zeros(len(self.samples), bool)
+        groups = np.array([s.group for s in self.samples])
+        for group in np.unique(groups):
+            keep[rng.choice(np.flatnonzero(groups == group))] = True
+        return keep
+
+
+def load_calibrated(name: str) -> Model:
+    """A model whose thresholds are fitted.
+
+    Raises:
+        ModelError: there is no such model, or it was never calibrated.
+    """
+    model = load_model(name)
+    model.network.calibration.refuse_unfitted(*FITTED, "gate_mean", "gate_precision")
+    return model
+
+
+def labels_of(models: Sequence[str]) -> list[str]:
+    """Short names of models for tables; the whole names where short ones are the same."""
+    short = [Path(name).name for name in models]
+    return short if len(set(short)) == len(short) else list(models)
+
+
+def start(
+    stage: str,
+    arguments: TableArguments,
+    images: list[Sample],
+    keep: list[bool],
+    notes: list[str],
+) -> Run:
+    """Load what is measured and make the predictions that lack.
+
+    Args:
+        images: all of the split whose truth is known in any way: they are predicted together, so
+            that every command opens the split once.
+        keep: which of them this command measures.
+    """
+    names = [n for n in (arguments.model, arguments.against) if n]
+    models = [load_calibrated(name) for name in names]
+    if len({m.weights_sha256 for m in models}) < len(models):
+        raise DataError(
+            f"expected other weights in --against than in {names[0]}, got the same in {names[1]}; "
+            "name another model"
+        )
+    words = ["medic-ad", "evaluate", stage, "--data", arguments.data, "--split", arguments.split]
+    for flag, name in zip(("--model", "--against"), names, strict=False):
+        words += [flag, name]
+    context = Context(
+        model=models[0],
+        root=Path(read_info(arguments.data).root),
+        store=Store(Path(arguments.out), shlex.join(words)),
+        seed=arguments.seed,
+        resamples=arguments.resamples,
+    )
+    table = f"{Path(arguments.data).stem}-{arguments.split}"
+    seen = [
+        predictions_of(m, of, images, context.store, table, arguments.split == "test").subset(
+            np.array(keep)
+        )
+        for m, of in zip(models, labels_of(names), strict=True)
+    ]
+    other = seen[1] if len(seen) > 1 else None
+    samples = [s for s, kept in zip(images, keep, strict=True) if kept]
+    return Run(stage, arguments, context, samples, notes, seen[0], other)
+
+
+def scope_figures(run: Run) -> tuple[list[Figure], str]:
+    """Share of the images that the model would read at all, and what was done with the others."""
+    figures = [
+        run.sampling().mean("share in scope", p.in_scope.astype(float), p.of)
+        for p in (run.own, run.other)
+        if p is not None
+    ]
+    outside = int((~run.own.in_scope).sum())
+    note = (
+        f"{outside} of {len(run.samples)} images are out of scope for {run.own.of} and would not "
+        "be read by `medic-ad read`; scores and heatmaps here are taken without the gate, all "
+        "images included, unless a row says otherwise. Each slice of a volume counts for itself."
+    )
+    return figures, note
+
+
+def record_of(run: Run) -> dict[str, Any]:
+    """Provenance of the figures."""
+    info, data = read_info(run.arguments.data), Path(run.arguments.data)
+    found = provenance(run.context, run.arguments)
+    found["model"] = run.own.of
+    found["data"] = {
+        "table": data.stem,
+        "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
+        "split": run.arguments.split,
+        "name": info.name,
+        "licence": info.licence,
+        "notes": list(info.notes),
+        "images": len(run.samples),
+        "groups": len({s.group for s in run.samples}),
+    }
+    if run.other is not None:
+        found["against"] = {
+            "model": run.other.of, "weights_sha256": run.other.model.weights_sha256
+        }  # fmt: skip
+    return found
+
+
+def where_of(sample: Sample) -> str:
+    """Image and slice in words."""
+    at = "" if sample.slice is None else f", slice {sample.slice}"
+    return f"{Path(sample.image).name}{at}"
+
+
+def picture(run: Run, i: int, words: str) -> Picture:
+    """Image, mask outline and heatmap of one case."""
+    sample = run.samples[i]
+    threshold = float(run.own.fitted("heatmap_threshold")[i])
+    _, window = file_of(sample)
+    drawn = case(slice_of(sample), window, run.own.heatmaps[i], threshold, mask_of(sample))
+    return Picture(f"{where_of(sample)}: {words}", drawn)
+
+
+def case_row(run: Run, i: int) -> dict[str, Any]:
+    """What every row of `cases.csv` says of an image."""
+    sample, own = run.samples[i], run.own
+    return {
+        "image": sample.image,
+        "slice": "" if sample.slice is None else sample.slice,
+        "group": sample.group,
+        "source": sample.source,
+        "label": "" if np.isnan(sample.label) else int(sample.label),
+        "score": f"{own.score[i]:.6f}",
+        "in_scope": int(own.in_scope[i]),
+        "scope_entry": own.model.config.scope[own.entry[i]],
+    }
+
+
+def finish(run: Run, measured: Measured) -> Path:
+    """Show the table and write the files."""
+    done = write(Path(run.arguments.out) / run.stage, measured)
+    show(measured)
+    return done
