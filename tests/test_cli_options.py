@@ -16,7 +16,11 @@ from typer.testing import CliRunner
 from medic_ad.cli_stages import CALIBRATE, EVALUATE, TRAIN, as_command
 
 # ---------------------------------------------------------------- options from dataclasses
-STAGES = {**TRAIN, **EVALUATE, "calibrate": CALIBRATE}
+STAGES = {
+    **{f"train {name}": stage for name, stage in TRAIN.items()},
+    **{f"evaluate {name}": stage for name, stage in EVALUATE.items()},
+    "calibrate": CALIBRATE,
+}
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -329,7 +329,7 @@ def test_what_lacks_a_label_or_a_mask_is_left_out_and_nothing_is_predicted_twice
 ):
     seers = plant(monkeypatch)
     data = table_cases.table(tmp_path, {"test": 36})
-    lacking = {"0002.png": {"mask": None}, "0004.png": {"label": float("nan")}}
+    lacking: dict[str, dict] = {"0002.png": {"mask": None}, "0004.png": {"label": float("nan")}}
     rewrite(data, lambda s: dataclasses.replace(s, **lacking.get(s.image, {})))
     seen = detect(data, tmp_path / "out")
     assert value(seen, "AUROC", "seer")["n"] == 35
