@@ -54,8 +54,8 @@ def _draw(axes: Any, panel: Panel, index: int, report: Report) -> None:
     axes.imshow(panel.grey(index), cmap="gray", vmin=0, vmax=255, extent=extent)
     if panel.overlay is not None:
         axes.imshow(panel.colours(panel.overlay[index]), alpha=0.7, extent=extent)
-        if panel.kind == "heat":
-            for line in outlines(panel.overlay[index], report.heatmap_threshold):
+        if panel.level is not None:
+            for line in outlines(panel.overlay[index], panel.level):
                 axes.plot(line[:, 1], line[:, 0], color=CONTOUR, linewidth=1.1)
     axes.set_aspect((width / height) / panel.aspect)
     axes.set_axis_off()
