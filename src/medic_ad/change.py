@@ -44,7 +44,7 @@ def compare_studies(
     current: Study,
     model: Model,
     refused: str | None = None,
-    heatmap: np.ndarray | None = None,
+    heatmap: tuple[np.ndarray, float | None] | None = None,
     track: Callable[[range], Iterable[int]] = iter,
 ) -> Compared:
     """Compare two consecutive dates.
@@ -54,7 +54,7 @@ def compare_studies(
 
     Args:
         refused: why the dates cannot be compared, where that is known before.
-        heatmap: the prior's own, carried onto the current grid for display.
+        heatmap: the prior's own and its threshold, carried onto the current grid for display.
         track: wraps the batches of slices, for a progress bar.
     """
     dates: dict[str, Any] = {"prior_date": prior.date, "current_date": current.date}
@@ -83,7 +83,8 @@ def compare_studies(
         map=alignment.to_current(halfway_map).astype(np.float32).clip(-1, 1),
         alignment=record,
         prior_on_current=alignment.prior_on_current(),
-        prior_heatmap=None if heatmap is None else alignment.prior_to_current(heatmap),
+        prior_heatmap=None if heatmap is None else alignment.prior_to_current(heatmap[0]),
+        prior_threshold=None if heatmap is None else heatmap[1],
         mixed=bool((halfway_map[mask] > 0).any() and (halfway_map[mask] < 0).any()),
         **dates,
     )

@@ -134,6 +134,7 @@ class Change:
         alignment: Transform and quality of the registration.
         prior_on_current: The prior's pixels on the current grid, for display.
         prior_heatmap: The prior's own heatmap on the current grid, for display.
+        prior_threshold: Of that heatmap, of the prior's own scope entry.
         mixed: Some regions grow while others shrink.
     """
 
@@ -144,6 +145,7 @@ class Change:
     alignment: dict[str, Any] = field(default_factory=dict)
     prior_on_current: np.ndarray | None = None
     prior_heatmap: np.ndarray | None = None
+    prior_threshold: float | None = None
     mixed: bool = False
     prior_date: datetime.date | None = None
     current_date: datetime.date | None = None

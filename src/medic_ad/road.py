@@ -207,7 +207,9 @@ def follow(
     for (before, after), seen in zip(pairwise(dates), pairwise(scans), strict=True):
         names = zip(("prior", "current study"), seen, strict=True)
         outside = (f"The {n} is out of scope: {s.reason}." for n, s in names if s.entry is None)
-        shown = seen[0].heatmap if after is dates[-1] else None
+        shown = None
+        if after is dates[-1]:
+            shown = seen[0].heatmap, calibrated(model, seen[0].entry)("heatmap_threshold")
         last = compare_studies(before, after, model, next(outside, None), shown, track)
         change = last.change
         steps.append(Step(change.label, change.scores, change.reason, change.mixed))

@@ -90,7 +90,7 @@ def _colour_bar(axes: Any, panel: Panel, report: Report) -> None:
     if panel.kind == "change":
         axes.set_xticks([-1, 0, 1], ["-1 better", "0", "+1 worse"])
         return
-    threshold = report.heatmap_threshold
+    threshold = report.heatmap_threshold if panel.level is None else panel.level
     axes.axvline(threshold, color=CONTOUR, linewidth=2)
     axes.set_xticks([0, threshold, 1], ["0", f"{threshold:.2f} threshold", "1"])
     axes.set_xlabel("probability of an anomaly", color=MUTED, size=8, labelpad=1)

@@ -108,7 +108,7 @@ def panels(report: Report) -> list[Panel]:
         pixels=_slices(change.prior_on_current),
         limits=(low, high),
         overlay=None if change.prior_heatmap is None else _slices(change.prior_heatmap),
-        level=report.heatmap_threshold,
+        level=change.prior_threshold,
     )
     if change.map is None:
         return [aligned, heat]
