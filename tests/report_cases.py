@@ -105,7 +105,7 @@ def make_report(**changes: Any) -> Report:
     }
     fields |= changes
     if "warnings" not in fields:
-        names = ("decision", "findings", "change", "text", "study", "question", "answer")
+        names = ("decision", "findings", "change", "text", "study", "question", "answer", "course")
         due: dict[str, Any] = {name: fields.get(name) for name in names}
         fields["warnings"] = due_warnings(**due)
     return Report(**fields)

@@ -38,7 +38,7 @@ from medic_ad.study import Study
 def model() -> Model:
     """Tiny, untrained, calibrated so that everything is in scope."""
     network = tiny.network(scope=["brain MR T1-CE", "brain MR FLAIR"]).requires_grad_(False)
-    planted, features = cases.calibration(), network.config.vision_config.hidden_size
+    planted, features = cases.calibration(), 2 * network.config.vision_config.hidden_size
     network.calibration = Calibration(2, features)
     for name, buffer in network.calibration.named_buffers():
         buffer.fill_(float(getattr(planted, name).flatten()[0]))

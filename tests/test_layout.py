@@ -58,8 +58,8 @@ MAY_IMPORT = {  # narrower than the order: what each of these may know of the pa
     "finding": {"errors", "image", "words"},
     "links": set(),
     "lesions": {"errors", "finding", "links"},
-    "course": {"errors", "lesions", "links"},
-    "report": {"errors", "finding", "image", "study", "words"},
+    "course": {"errors", "finding", "image", "lesions", "links"},
+    "report": {"course", "errors", "finding", "image", "lesions", "study", "words"},
     "data": {"errors", "readers", "words"},
 }
 NO_TORCH = ("image", "readers", "study", "registration", "align", "finding", "links", "lesions",

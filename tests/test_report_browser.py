@@ -239,6 +239,19 @@ def test_slices_are_stepped_by_slider_key_wheel_and_finding(
     assert shown() == key
 
 
+def test_prior_current_and_change_step_together(browser: Browser, tmp_path: Path) -> None:
+    browser.open(pair_report((60, 48, 60)), tmp_path)
+    seen = []
+    for _ in range(3):
+        frames = browser.run(
+            "[...document.querySelectorAll('.frame:not([hidden])')].map(f => f.dataset.frame)"
+        )
+        assert len(frames) == 3 and len(set(frames)) == 1
+        seen.append(int(frames[0]))
+        browser.press("ArrowRight")
+    assert seen == [seen[0], seen[0] + 1, seen[0] + 2]
+
+
 @pytest.mark.parametrize("width", [1400, 420])
 def test_the_page_fits_its_window(browser: Browser, tmp_path: Path, width: int) -> None:
     shape = (30, 48, 60)

@@ -350,8 +350,8 @@ def test_one_vision_pass_serves_each_canvas_of_a_pair(
         write_png(tmp_path / f"{i}.png", grey) for i, grey in enumerate((case.prior, case.current))
     ]
     read(read_study(files[1], files[0]), model, "Is it worse than before?")
-    assert len(seen) == 3  # current as it is, and both dates on the halfway grid
-    assert len(set(seen)) == 3
+    assert len(seen) == 4  # both dates as they are, and on the halfway grid
+    assert len(set(seen)) == 4
 
 
 def test_a_volume_looks_once_at_each_slice_and_again_at_the_one_it_speaks_of(

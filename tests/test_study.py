@@ -70,12 +70,19 @@ def test_one_unknown_date_is_enough_to_be_unverified(tmp_path: Path) -> None:
     assert read_study(scan(tmp_path, None), date="2024-01-05").identity_verified
 
 
-def test_same_day_and_same_file_are_noted(tmp_path: Path) -> None:
-    path = scan(tmp_path, "20240105")
+def test_same_day_and_same_file_are_noted_where_the_patient_is_unknown(tmp_path: Path) -> None:
+    path = scan(tmp_path, "20240105", PatientID="")
     study = read_study(path, prior=path)
-    assert not study.identity_verified
+    assert study.patient_id is None and not study.identity_verified
     assert any("same file" in note for note in study.notes)
     assert any("carries the date of the current study" in note for note in study.notes)
+
+
+def test_two_studies_of_one_patient_and_date_are_refused(tmp_path: Path) -> None:
+    files = [scan(tmp_path, d) for d in ("20240105", "20230101", "20240105", "20230101")]
+    for current, priors in ((files[0], [files[2]]), (files[0], [files[1], files[3]])):
+        with pytest.raises(StudyError, match="date"):
+            read_study(current, prior=priors)
 
 
 def test_what_one_date_does_not_say_is_noted(tmp_path: Path) -> None:

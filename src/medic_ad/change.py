@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,9 @@ import torch
 
 from medic_ad.align import Alignment, align
 from medic_ad.finding import Change, change_label
+from medic_ad.links import Frames
 from medic_ad.load import Model
-from medic_ad.look import Look, compare, describe_change, look
+from medic_ad.look import BATCH, Look, compare, look, parted
 from medic_ad.model.compare import CHANGE_LABELS, CompareOutput
 from medic_ad.processor import fit_square, grey_window, restore
 from medic_ad.study import Study
@@ -19,37 +22,59 @@ STRONGEST = 0.1  # a volume's label comes from the tenth of its slices that chan
 MINIMUM_FIELD = 0.05  # slices with less of the common field of view are not compared
 
 
-def compare_studies(
-    study: Study, model: Model, current: Look
-) -> tuple[Change, str, list[Look], CompareOutput | None]:
-    """Compare a study with its most recent prior.
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Two dates compared.
 
-    Both dates are resampled once onto the halfway grid and each goes through the vision tower on
-    its own, so exchanging the dates exchanges the answer to the last bit.
+    Attributes:
+        change: what the change head says of them.
+        frames: of prior and current, see `match_lesions`; None when not comparable.
+        looks: what a question about the pair needs, baseline first; empty when not comparable.
+        output: stage 2's, of the slice that changed most.
+    """
+
+    change: Change
+    frames: Frames | None
+    looks: list[Look]
+    output: CompareOutput | None
+
+
+def compare_studies(
+    prior: Study,
+    current: Study,
+    model: Model,
+    refused: str | None = None,
+    heatmap: tuple[np.ndarray, float | None] | None = None,
+    track: Callable[[range], Iterable[int]] = iter,
+) -> Compared:
+    """Compare two consecutive dates.
+
+    Both are resampled once onto the halfway grid and each goes through the vision tower on its own,
+    so exchanging the dates exchanges the answer to the last bit.
 
     Args:
-        current: look at the current study, for the answer when the dates cannot be compared.
-
-    Returns:
-        The change, its generated sentence ("" when not comparable), and what a question about the
-        pair needs: its looks (baseline first) and stage 2's output.
+        refused: why the dates cannot be compared, where that is known before.
+        heatmap: the prior's own and its threshold, carried onto the current grid for display.
+        track: wraps the batches of slices, for a progress bar.
     """
-    prior = study.priors[-1]
-    dates: dict[str, Any] = {"prior_date": prior.date, "current_date": study.date}
-    alignment = align(study.image, prior.image)
+    dates: dict[str, Any] = {"prior_date": prior.date, "current_date": current.date}
+
+    def not_comparable(reason: str | None, record: dict[str, Any]) -> Compared:
+        change = Change("not_comparable", None, None, reason=reason, alignment=record, **dates)
+        return Compared(change, None, [], None)
+
+    if refused is not None:
+        return not_comparable(refused, {})
+    alignment = align(current.image, prior.image)
     record = {**alignment.quality, "transform": np.asarray(alignment.transform).tolist()}
     if not alignment.ok:
-        change = Change(
-            "not_comparable", None, None, reason=alignment.reason, alignment=record, **dates
-        )
-        return change, "", [current], None
-    outputs, halfway_map, key = compare_slices(alignment, model)
+        return not_comparable(alignment.reason, record)
+    outputs, halfway_map, key = compare_slices(alignment, model, track)
     for when, date in (("prior", key[0]), ("current study", key[1])):
         _, distance, limit = model.network.calibration.entry(date.gate)
         if distance > limit:
             reason = f"The {when} is out of scope: distance {distance:.1f}, limit {limit:.1f}."
-            change = Change("not_comparable", None, None, reason=reason, alignment=record, **dates)
-            return change, "", [current], None
+            return not_comparable(reason, record)
     scores = change_scores(outputs, model.network.calibration.temperature())
     mask = np.abs(halfway_map) > 0.5
     change = Change(
@@ -58,17 +83,22 @@ def compare_studies(
         map=alignment.to_current(halfway_map).astype(np.float32).clip(-1, 1),
         alignment=record,
         prior_on_current=alignment.prior_on_current(),
+        prior_heatmap=None if heatmap is None else alignment.prior_to_current(heatmap[0]),
+        prior_threshold=None if heatmap is None else heatmap[1],
         mixed=bool((halfway_map[mask] > 0).any() and (halfway_map[mask] < 0).any()),
         **dates,
     )
-    baseline, followup, output = key
-    return change, describe_change(model, baseline, followup, output), [baseline, followup], output
+    frames = alignment.prior_frame, alignment.current_frame
+    return Compared(change, frames, [*key[:2]], key[2])
 
 
 def compare_slices(
-    alignment: Alignment, model: Model
+    alignment: Alignment, model: Model, track: Callable[[range], Iterable[int]] = iter
 ) -> tuple[list[CompareOutput], np.ndarray, tuple[Look, Look, CompareOutput]]:
     """Stage 2 on every slice of the halfway grid.
+
+    Each date is looked at in batches of its own slices: exchanging the dates exchanges whole calls,
+    which stay the same to the last bit.
 
     Returns:
         The outputs, the signed map on the halfway grid, and looks and output of the slice that
@@ -85,14 +115,22 @@ def compare_slices(
     outputs: list[CompareOutput] = []
     key: Any = None
     share = field.mean((1, 2))
-    for i in np.flatnonzero(share >= min(MINIMUM_FIELD, share.max())):
-        fitted = [fit_square(np.where(field[i], s[i], np.nan), w, side) for s, w in volumes]
-        baseline, followup = (look(model, canvas[None]) for canvas, _ in fitted)
-        out = compare(model, baseline, followup)
-        signed[i] = np.where(field[i], restore(out.map, fitted[0][1]), np.nan)
-        outputs.append(out)
-        if key is None or evidence(out) > evidence(key[2]):
-            key = (baseline, followup, out)
+    indexes = np.flatnonzero(share >= min(MINIMUM_FIELD, share.max()))
+    for start in track(range(0, len(indexes), BATCH)):
+        batch = indexes[start : start + BATCH]
+        looks = []
+        for slices, window in volumes:
+            fitted = [
+                fit_square(np.where(field[i], slices[i], np.nan), window, side) for i in batch
+            ]
+            looks.append(parted(look(model, torch.stack([canvas for canvas, _ in fitted]))))
+        geometry = fitted[0][1]
+        for i, baseline, followup in zip(batch, *looks, strict=True):
+            out = compare(model, baseline, followup)
+            signed[i] = np.where(field[i], restore(out.map, geometry), np.nan)
+            outputs.append(out)
+            if key is None or evidence(out) > evidence(key[2]):
+                key = (baseline, followup, out)
     return outputs, signed if alignment.current_half.ndim == 3 else signed[0], key
 
 

@@ -90,7 +90,9 @@ def read(
     ],
     prior: Annotated[
         list[Path] | None,
-        typer.Option(parser=given_path, help="An earlier study of the same patient, oldest first."),
+        typer.Option(
+            parser=given_path, help="An earlier study of the same patient; once for each."
+        ),
     ] = None,
     ask: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A question about the scan.")
@@ -118,23 +120,23 @@ def read(
         bool, typer.Option("--json", help="Print the report as JSON, nothing else.")
     ] = False,
 ) -> None:
-    """Read one scan, or two dates of it."""
+    """Read one scan, or several dates of it."""
     if ask is not None and not ask.strip():
         raise typer.BadParameter("expected a question, got an empty text", param_hint="'--ask'")
     from medic_ad.study import read_study
 
     with hushed():
         study = read_study(current, prior or None, modality, body_part, date)
+    from medic_ad.cli_show import show_report, track_slices
     from medic_ad.load import load_model
     from medic_ad.road import read as read_with
 
-    report = read_with(study, load_model(model, device), ask)
+    track = iter if as_json else track_slices
+    report = read_with(study, load_model(model, device), ask, track)
     folder = None if out is None else report.save(out)
     if as_json:
         typer.echo(report.to_json(), nl=False)
     else:
-        from medic_ad.cli_show import show_report
-
         show_report(report)
     if folder is not None:
         typer.echo(f"Report: {folder / 'report.html'}", err=as_json)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
 from medic_ad.report.schema import FINDINGS_ARE, NOTICE
@@ -64,6 +66,7 @@ def show_report(report: Report) -> None:
         console.print(f"Change: {shares}")
     elif report.change is not None:
         console.print(f"Change: {escape(report.change.reason or '')}")
+    show_course(report, console)
     for warning in report.warnings:
         console.print(f"[yellow]Note:[/] {escape(warning)}")
     record = report.provenance
@@ -72,6 +75,38 @@ def show_report(report: Report) -> None:
         f"scope {record['scope_entry'] or 'none'}, {record['device']}[/]"
     )
     console.print(f"[bold]{NOTICE}[/]")
+
+
+def show_course(report: Report, console: Console) -> None:
+    """The lesions over all dates: a column for each date, a row for each lesion."""
+    from medic_ad.report.timeline import NONE, course_table
+
+    course = course_table(report)
+    if course is None:
+        return
+    shown = course.rows[:MAX_ROWS]
+    heads = [f"{date}, {course.unit}" for date in course.dates]
+    table = _table("lesion", *heads, "class", "change", "%", "a year", "% a year")
+    for row in shown:
+        kinds = [kind for kind in row["kinds"] if kind != NONE] or [NONE]
+        figures = (row[k] for k in ("change", "percent", "per_year", "percent_per_year"))
+        table.add_row(str(row["id"]), *row["sizes"], ", ".join(kinds), *figures)
+    table.add_section()
+    table.add_row("load", *course.loads, ", ".join(course.labels))
+    table.add_row("score", *course.scores)
+    console.print(table)
+    if more := len(course.rows) - len(shown) + course.more:
+        console.print(f"and {more} more lesions")
+    for note in course.notes:
+        console.print(escape(note))
+
+
+def track_slices(batches: range) -> Iterable[int]:
+    """A bar on stderr over the batches of a volume; none where there is one batch or no screen."""
+    console = Console(stderr=True)
+    if len(batches) < 2 or not console.is_terminal:
+        return batches
+    return track(batches, description="slices", console=console, transient=True)
 
 
 def show_info(content: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,6 +133,8 @@ class Change:
         reason: Why the studies cannot be compared; None otherwise.
         alignment: Transform and quality of the registration.
         prior_on_current: The prior's pixels on the current grid, for display.
+        prior_heatmap: The prior's own heatmap on the current grid, for display.
+        prior_threshold: Of that heatmap, of the prior's own scope entry.
         mixed: Some regions grow while others shrink.
     """
 
@@ -142,6 +144,8 @@ class Change:
     reason: str | None = None
     alignment: dict[str, Any] = field(default_factory=dict)
     prior_on_current: np.ndarray | None = None
+    prior_heatmap: np.ndarray | None = None
+    prior_threshold: float | None = None
     mixed: bool = False
     prior_date: datetime.date | None = None
     current_date: datetime.date | None = None
@@ -162,11 +166,12 @@ class Change:
         finite = self.map[np.isfinite(self.map)]
         if np.isinf(self.map).any() or (finite.size and np.abs(finite).max() > 1.0):
             raise MedicADError("A change map holds values in [-1, 1], or NaN outside.")
-        if self.prior_on_current is not None and self.prior_on_current.shape != self.map.shape:
-            raise MedicADError(
-                f"The prior on the current grid is {self.prior_on_current.shape}, the change map "
-                f"{self.map.shape}: both must be on the current grid."
-            )
+        for shown in (self.prior_on_current, self.prior_heatmap):
+            if shown is not None and shown.shape != self.map.shape:
+                raise MedicADError(
+                    f"The prior on the current grid is {shown.shape}, the change map "
+                    f"{self.map.shape}: both must be on the current grid."
+                )
 
     def _check_scores(self, scores: dict[str, float]) -> None:
         if not {"worse", "stable", "better"} <= set(scores) <= set(CHANGES):
@@ -205,11 +210,27 @@ def find(
             f"The heatmap is {heatmap.shape} but the image {image.grid}: bring the map back to "
             f"the image's grid first."
         )
-    labels = label_components(heatmap >= threshold, connectivity=heatmap.ndim)
-    regions = (r for r in regionprops(labels) if r.num_pixels >= minimum_area_px)
+    regions = _regions(heatmap, threshold, minimum_area_px)
     findings = (_finding(region, heatmap, image) for region in regions)
-    kept = (finding for finding in findings if finding.area_px >= minimum_area_px)
-    return tuple(sorted(kept, key=lambda f: (-f.score * f.voxels, f.box)))
+    return tuple(sorted(findings, key=lambda f: (-f.score * f.voxels, f.box)))
+
+
+def lesion_mask(
+    heatmap: np.ndarray, threshold: float, minimum_area_px: int = MINIMUM_AREA_PX
+) -> np.ndarray:
+    """Bool mask, on the heatmap's grid, of exactly the regions that `find` gives."""
+    mask = np.zeros(heatmap.shape, bool)
+    for region in _regions(heatmap, threshold, minimum_area_px):
+        mask[region.slice] |= region.image
+    return mask
+
+
+def _regions(heatmap: np.ndarray, threshold: float, least: int) -> Iterator[Any]:
+    """Connected regions whose largest slice has at least this many pixels."""
+    labels = label_components(heatmap >= threshold, connectivity=heatmap.ndim)
+    for region in regionprops(labels):
+        if region.num_pixels >= least and region.image.sum(axis=(-2, -1)).max() >= least:
+            yield region
 
 
 def _finding(region: Any, heatmap: np.ndarray, image: Image) -> Finding:

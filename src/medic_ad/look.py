@@ -127,6 +127,32 @@ def joined(*looks: Look) -> Vision:
     )
 
 
+def parted(seen: Look) -> list[Look]:
+    """A look at B canvases -> B looks at one, as views of the same memory."""
+    vision, tokens = seen.vision, [t.shape[0] for t in seen.vision.encoder.pooler_output]
+    merge = vision.encoder.last_hidden_state.shape[0] // sum(tokens)
+    states = vision.encoder.last_hidden_state.split([n * merge for n in tokens])
+    return [
+        Look(
+            vision=Vision(
+                taps=vision.taps[i : i + 1],
+                merged=vision.merged[i : i + 1],
+                images=vision.images[i : i + 1],
+                encoder=BaseModelOutputWithPooling(
+                    last_hidden_state=states[i],
+                    pooler_output=vision.encoder.pooler_output[i : i + 1],
+                ),
+            ),
+            detected=seen.detected[i : i + 1],
+            logits=seen.logits[i : i + 1],
+            evidence=seen.evidence[i : i + 1],
+            heatmaps=seen.heatmaps[i : i + 1],
+            gate=seen.gate[i : i + 1],
+        )
+        for i in range(len(tokens))
+    ]
+
+
 @torch.inference_mode()
 def say(
     model: Model, question: str, looks: Sequence[Look], change: CompareOutput | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import torch
 import transformers
 
 from medic_ad import __version__
-from medic_ad.change import compare_studies
-from medic_ad.finding import Change, decide, find
+from medic_ad.change import Compared, compare_studies
+from medic_ad.course import MOST_DATES, Step, StudyCourse, Visit, follow_studies, measure_date
+from medic_ad.errors import StudyError
+from medic_ad.finding import decide, find
 from medic_ad.image import Image, same_body_part, same_modality
 from medic_ad.load import Model
-from medic_ad.look import Look, describe, look, say, sweep
+from medic_ad.look import Look, describe, describe_change, look, say, sweep
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.processor import fit_square, grey_window
 from medic_ad.report.report import Report
@@ -27,6 +30,8 @@ from medic_ad.study import Study
 
 LOOKED_SHARE = 0.15  # slices with less foreground than this share of the fullest are not looked at
 STUDY_SLICES = 3  # a volume's logit is the mean of its highest three
+
+Track = Callable[[range], Iterable[int]]  # wraps the batches of a volume's slices, for progress
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def looked_slices(slices: np.ndarray, low: float) -> np.ndarray:
     return np.flatnonzero(area >= max(1.0, LOOKED_SHARE * area.max()))
 
 
-def scan(image: Image, model: Model) -> Scan:
+def scan(image: Image, model: Model, track: Track = iter) -> Scan:
     """Detect and explain one image: score, scope and heatmap. No text, no decision."""
     calibration = model.network.calibration
     nothing = np.full(image.grid, np.nan, np.float32)
@@ -84,7 +89,7 @@ def scan(image: Image, model: Model) -> Scan:
     if window[1] <= window[0]:
         return Scan(None, None, None, float("nan"), nothing, None, "the image is blank")
     indexes = looked_slices(slices, window[0])
-    seen = sweep(model, [slices[i] for i in indexes], [window] * len(indexes))
+    seen = sweep(model, [slices[i] for i in indexes], [window] * len(indexes), track)
     entry, distance, limit = calibration.entry(seen.gate)
     if distance > limit:
         return Scan(
@@ -117,49 +122,55 @@ def calibrated(model: Model, entry: int | None) -> Callable[[str], float | None]
     return lambda name: None if entry is None else float(getattr(calibration, name)[entry])
 
 
-def read(study: Study, model: Model, question: str | None = None) -> Report:
-    """Read one study: detect, explain and, with a prior, compare.
+def read(study: Study, model: Model, question: str | None = None, track: Track = iter) -> Report:
+    """Read one study: detect, explain and, with priors, compare and follow its lesions.
 
     Args:
-        study: from `read_study`; with several priors the most recent is compared.
+        study: from `read_study`; `Report.change` compares it with its most recent prior,
+            `Report.course` follows all dates.
         model: from `load_model`.
         question: answered by the language model in `Report.answer`.
+        track: wraps the batches of slices of each volume, for a progress bar.
 
     Raises:
         ModelError: the model was never calibrated.
+        StudyError: more priors than a course takes.
     """
     if question is not None:
         model.processor.check_question(question)
-    result = scan(study.image, model)
+    if len(study.priors) >= MOST_DATES:
+        raise StudyError(
+            f"expected at most {MOST_DATES - 1} priors, came {len(study.priors)}; leave some out."
+        )
+    dates = [*(study.priors if study.measurable else study.priors[-1:]), study]
+    scans = [scan(date.image, model, track) for date in dates]
+    result = scans[-1]
     fitted = calibrated(model, result.entry)
     threshold = fitted("heatmap_threshold")
     low, high = fitted("band_low"), fitted("band_high")
     band = None if low is None or high is None else [low, high]
-    decision = decide(result.score, (low or 0.0, high or 0.0))
+    decision = decision_of(result, model)
     findings = () if threshold is None else find(result.heatmap, threshold, study.image)
-    change: Change | None = None
+    course, last = follow(dates, scans, model, study.measurable, track)
+    change = None if last is None else last.change
     text, answer, extra = "", None, []
     if result.key is None:
         extra.append(f"Out of scope: {result.reason}.")
-        if study.priors:
-            change = Change(
-                "not_comparable",
-                None,
-                None,
-                reason="The current study is out of scope.",
-                prior_date=study.priors[-1].date,
-                current_date=study.date,
-            )
     else:
         text = describe(model, result.key)
         looks, compared = [result.key], None
-        if study.priors:
-            change, sentence, looks, compared = compare_studies(study, model, result.key)
+        if last is not None and last.output is not None:
+            looks, compared = last.looks, last.output
+            sentence = describe_change(model, looks[0], looks[1], compared)
             text = f"{text} {sentence}".strip()
-            if len(study.priors) > 1:
-                extra.append(f"Compared with the most recent of {len(study.priors)} priors.")
         answer = None if question is None else say(model, question, looks, compared)
-    warnings = due_warnings(decision, findings, change, text, study, question, answer)
+    if len(study.priors) > 1:
+        extra.append(f"Compared with the most recent of {len(study.priors)} priors.")
+    entries = {s.entry for s in scans if s.entry is not None}
+    if len(entries) > 1:
+        names = ", ".join(model.config.scope[e] for e in sorted(entries))
+        extra.append(f"The dates were read as different kinds of scan ({names}).")
+    warnings = due_warnings(decision, findings, change, text, study, question, answer, course)
     return Report(
         score=result.score,
         decision=decision,
@@ -167,6 +178,7 @@ def read(study: Study, model: Model, question: str | None = None) -> Report:
         heatmap_threshold=float("nan") if threshold is None else threshold,
         findings=findings,
         change=change,
+        course=course,
         text=text,
         answer=answer,
         question=question,
@@ -174,6 +186,44 @@ def read(study: Study, model: Model, question: str | None = None) -> Report:
         study=study,
         warnings=(*warnings, *extra),
     )
+
+
+def decision_of(result: Scan, model: Model) -> str:
+    """What a scan's score says, by the band of its own scope entry."""
+    fitted = calibrated(model, result.entry)
+    return decide(result.score, (fitted("band_low") or 0.0, fitted("band_high") or 0.0))
+
+
+def follow(
+    dates: Sequence[Study], scans: Sequence[Scan], model: Model, measured: bool, track: Track
+) -> tuple[StudyCourse | None, Compared | None]:
+    """Compare each two consecutive dates and follow the lesions over all of them.
+
+    Returns:
+        The course, None where nothing is `measured` or there is one date only; and the last pair.
+    """
+    last: Compared | None = None
+    steps, frames = [], []
+    for (before, after), seen in zip(pairwise(dates), pairwise(scans), strict=True):
+        names = zip(("prior", "current study"), seen, strict=True)
+        outside = (f"The {n} is out of scope: {s.reason}." for n, s in names if s.entry is None)
+        shown = None
+        if after is dates[-1]:
+            shown = seen[0].heatmap, calibrated(model, seen[0].entry)("heatmap_threshold")
+        last = compare_studies(before, after, model, next(outside, None), shown, track)
+        change = last.change
+        steps.append(Step(change.label, change.scores, change.reason, change.mixed))
+        frames.append(last.frames)
+    if not measured or last is None:
+        return None, last
+    visits = [
+        Visit(d.date, s.score, decision_of(s, model)) for d, s in zip(dates, scans, strict=True)
+    ]
+    lesions = [
+        measure_date(s.heatmap, calibrated(model, s.entry)("heatmap_threshold"), d.image)
+        for d, s in zip(dates, scans, strict=True)
+    ]
+    return follow_studies(visits, lesions, steps, frames, dates[-1].image.is_volume), last
 
 
 def provenance(

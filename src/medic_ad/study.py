@@ -52,11 +52,21 @@ class Study:
                     f"expected priors in date order, came {earlier.date} before {later.date}; "
                     "give the oldest prior first."
                 )
+            if earlier.patient_id is not None and earlier.date == later.date:
+                raise StudyError(
+                    f"expected priors of different dates of one patient, came {later.date} twice; "
+                    "give one prior for each date."
+                )
         if self.identity_verified and not _verified(self, self.priors):
             raise StudyError(
                 "expected patient ids and dates on the current study and all priors, came a "
                 "study said to be verified without them; leave identity_verified False."
             )
+
+    @property
+    def measurable(self) -> bool:
+        """Whether sizes can be measured on every date: all carry a spacing."""
+        return all(s.image.spacing_mm is not None for s in (self, *self.priors))
 
 
 def read_study(
@@ -180,6 +190,11 @@ def _check_prior(current: Study, prior: Study) -> None:
         raise StudyError(
             f"{name}: expected a {kinds[0]} prior for a {kinds[0]} current study, came a "
             f"{kinds[1]} one; give two images or two volumes."
+        )
+    if known and current.date is not None and prior.date == current.date:
+        raise StudyError(
+            f"{name}: expected a prior dated before the current study of this patient, came the "
+            f"same date ({current.date}); give studies of different dates, or correct the date."
         )
     if current.date is not None and prior.date is not None and prior.date > current.date:
         raise StudyError(

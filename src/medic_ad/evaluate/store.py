@@ -12,7 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from medic_ad import align, change, finding, look, processor, registration, road
+from medic_ad import (
+    align,
+    change,
+    course,
+    finding,
+    lesions,
+    links,
+    look,
+    processor,
+    registration,
+    road,
+)
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling
 from medic_ad.load import Model
@@ -27,7 +38,10 @@ def digest(*parts: object) -> str:
 
 # What predictions are made with, beside the weights; a change of it makes them anew.
 READ_WITH = digest(
-    *map(inspect.getsource, (align, change, finding, look, processor, registration, road))
+    *map(
+        inspect.getsource,
+        (align, change, course, finding, lesions, links, look, processor, registration, road),
+    )
 )
 
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medic_ad.course import StudyCourse
 from medic_ad.finding import Change
+from medic_ad.lesions import LesionChange
 from medic_ad.report.schema import FINDINGS_ARE, NOTICE, SCHEMA_NAME
 from medic_ad.study import Study
 
@@ -61,6 +63,7 @@ def document(report: Report) -> dict[str, Any]:
             "findings_are": FINDINGS_ARE[report.decision],
             "findings": [asdict(finding) for finding in report.findings],
             "change": None if change is None else _change(change),
+            "course": None if report.course is None else _course(report.course),
             "question": report.question,
             "answer": report.answer,
             "text": report.text,
@@ -103,4 +106,38 @@ def _change(change: Change) -> dict[str, Any]:
         "current_date": change.current_date,
         "alignment": change.alignment,
         "map": statistics,
+    }
+
+
+def _course(course: StudyCourse) -> dict[str, Any]:
+    visits = zip(course.visits, course.lesions.counts, course.loads, strict=True)
+    pairs = zip(course.steps, course.lesions.changes, strict=True)
+    return {
+        "unit": course.unit,
+        "tolerance": asdict(course.lesions.tolerance),
+        "dates": [
+            {**asdict(v), "lesions": None if math.isnan(load) else count, "load": load}
+            for v, count, load in visits
+        ],
+        "pairs": [
+            {**asdict(step), "changes": [_lesion_change(c, course.scale) for c in changes]}
+            for step, changes in pairs
+        ],
+        "lesions": [
+            {name if name != "number" else "id": value for name, value in asdict(row).items()}
+            for row in course.rows()
+        ],
+    }
+
+
+def _lesion_change(change: LesionChange, scale: float) -> dict[str, Any]:
+    return {
+        "kind": change.kind,
+        "before": change.before,
+        "after": change.after,
+        "sizes": [ml * scale for ml in change.volumes_ml],
+        "change": change.change_ml * scale,
+        "percent": change.percent,
+        "per_year": change.ml_per_year * scale,
+        "percent_per_year": change.percent_per_year,
     }

@@ -63,8 +63,8 @@ def _draw(axes: Any, panel: Panel, index: int, report: Report) -> None:
     axes.imshow(panel.grey(index), cmap="gray", vmin=0, vmax=255, extent=extent)
     if panel.overlay is not None:
         axes.imshow(panel.colours(panel.overlay[index]), alpha=0.7, extent=extent)
-        if panel.kind == "heat":
-            outline(axes, panel.overlay[index], report.heatmap_threshold, CONTOUR, 1.1)
+        if panel.level is not None:
+            outline(axes, panel.overlay[index], panel.level, CONTOUR, 1.1)
     axes.set_aspect((width / height) / panel.aspect)
     axes.set_axis_off()
     axes.set_xlim(-0.5, width - 0.5)
@@ -98,7 +98,7 @@ def _colour_bar(axes: Any, panel: Panel, report: Report) -> None:
     if panel.kind == "change":
         axes.set_xticks([-1, 0, 1], ["-1 better", "0", "+1 worse"])
         return
-    threshold = report.heatmap_threshold
+    threshold = report.heatmap_threshold if panel.level is None else panel.level
     axes.axvline(threshold, color=CONTOUR, linewidth=2)
     axes.set_xticks([0, threshold, 1], ["0", f"{threshold:.2f} threshold", "1"])
     axes.set_xlabel("probability of an anomaly", color=MUTED, size=8, labelpad=1)

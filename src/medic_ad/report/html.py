@@ -15,6 +15,7 @@ from medic_ad.report import labels
 from medic_ad.report.colour import gradient
 from medic_ad.report.panels import MAX_FINDINGS, Panel, key_slice, outlines, panels, shown_slices
 from medic_ad.report.schema import FINDINGS_ARE, NOTICE
+from medic_ad.report.timeline import course_table, timeline_png
 
 if TYPE_CHECKING:
     from medic_ad.report.report import Report
@@ -67,6 +68,10 @@ def _page(report: Report, side: int) -> str:
         first=slices.index(key),
         rows=[_row(n, report, slices) for n in range(min(len(report.findings), MAX_FINDINGS))],
         more=max(0, len(report.findings) - MAX_FINDINGS),
+        course=course_table(report),
+        timeline=_timeline(report),
+        tolerance_words=labels.tolerance_words(report),
+        mixed=labels.is_mixed(report),
         heat=gradient("heat"),
         signed=gradient("change"),
         provenance=labels.provenance_rows(report),
@@ -86,7 +91,7 @@ def _panel(
             {
                 "base": name,
                 "overlay": _overlay_uri(panel, index, side),
-                "contours": _contours(panel, index, report),
+                "contours": _contours(panel, index),
                 "marks": _marks(panel, index, report),
             }
         )
@@ -112,6 +117,11 @@ def _row(number: int, report: Report, slices: list[int]) -> dict[str, Any]:
         frame = slices.index(finding.key_slice)
     place = finding.location.replace(" of the image", "")
     return {"finding": finding, "place": place, "sizes": labels.sizes(finding), "frame": frame}
+
+
+def _timeline(report: Report) -> str | None:
+    png = timeline_png(report)
+    return None if png is None else f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _uri(image: PILImage.Image, kind: str, **options: Any) -> str:
@@ -148,11 +158,11 @@ def _overlay_uri(panel: Panel, index: int, side: int) -> str | None:
     return _uri(PILImage.fromarray(rgba), "png", optimize=True) if rgba[..., 3].any() else None
 
 
-def _contours(panel: Panel, index: int, report: Report) -> str:
+def _contours(panel: Panel, index: int) -> str:
     """SVG path, in pixels from the upper left corner of the slice, of the map's threshold."""
-    if panel.overlay is None or panel.kind != "heat":
+    if panel.overlay is None or panel.level is None:
         return ""
-    lines = outlines(panel.overlay[index], report.heatmap_threshold)
+    lines = outlines(panel.overlay[index], panel.level)
     return "".join(
         "M" + "L".join(f"{x + 0.5:.1f} {y + 0.5:.1f}" for y, x in line[:-1]) + "Z" for line in lines
     )

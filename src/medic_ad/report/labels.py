@@ -34,6 +34,23 @@ def change_word(report: Report) -> str | None:
     return None if report.change is None else _CHANGES[report.change.label]
 
 
+def is_mixed(report: Report) -> bool:
+    """Whether regions of the change map, or measured lesions, grow and shrink at once."""
+    steps = [] if report.course is None else report.course.steps[-1:]
+    mapped = report.change is not None and report.change.mixed
+    return mapped or any(step.load_mixed for step in steps)
+
+
+def tolerance_words(report: Report) -> str:
+    """What counts as a stable lesion."""
+    if report.course is None:
+        return ""
+    tolerance = report.course.lesions.tolerance
+    unit = {"ml": "ml", "mm2": "mm²"}[report.course.unit]
+    least = number(report.course.scale * tolerance.change_ml)
+    return f"stable within {tolerance.growth:.0%}, {least} {unit} or {tolerance.voxels:.0f} pixels"
+
+
 def score_words(report: Report) -> str:
     """The score with the threshold and band that turned it into the decision."""
     provenance = report.provenance
@@ -68,7 +85,13 @@ def sizes(finding: Finding) -> list[str]:
         out.append(f"{number(finding.area_mm2)} mm²")
     if finding.diameter_mm is not None:
         out.append(f"{number(finding.diameter_mm)} mm across")
-    return out or [f"{number(finding.area_px)} px"]
+    if finding.longest_mm is not None and finding.slice_range is not None:
+        out.append(f"{number(finding.longest_mm)} mm longest")
+    out = out or [f"{number(finding.area_px)} px"]
+    if finding.slice_range is not None:
+        first, last = (z + 1 for z in finding.slice_range)
+        out.append(f"slice {first}" if first == last else f"slices {first} to {last}")
+    return out
 
 
 def study_words(report: Report) -> list[str]:

@@ -15,7 +15,7 @@ from medic_ad.report.colour import INVISIBLE, change_rgba, grey, grey_limits, he
 if TYPE_CHECKING:
     from medic_ad.report.report import Report
 
-MAX_SLICES = 24
+MAX_SLICES = 48
 MAX_FINDINGS = 12
 _SCALE_BARS_MM = (100, 50, 20, 10, 5, 2, 1)
 
@@ -29,6 +29,7 @@ class Panel:
         pixels: (D, H, W), D = 1 in 2-D.
         limits: Black and white points.
         overlay: (D, H, W) map on the same grid, or None.
+        level: where the map's contour is drawn, None for no contour.
         fixed_slice: The one slice to show; None follows the slice that the reader chooses.
     """
 
@@ -39,6 +40,7 @@ class Panel:
     pixels: np.ndarray
     limits: tuple[float, float]
     overlay: np.ndarray | None = None
+    level: float | None = None
     fixed_slice: int | None = None
 
     @property
@@ -79,6 +81,7 @@ def panels(report: Report) -> list[Panel]:
         pixels=image.slices(),
         limits=(low, high),
         overlay=None if report.decision == "out_of_scope" else _slices(report.heatmap),
+        level=report.heatmap_threshold,
     )
     change = report.change
     if change is None:
@@ -104,6 +107,8 @@ def panels(report: Report) -> list[Panel]:
         image=image,
         pixels=_slices(change.prior_on_current),
         limits=(low, high),
+        overlay=None if change.prior_heatmap is None else _slices(change.prior_heatmap),
+        level=change.prior_threshold,
     )
     if change.map is None:
         return [aligned, heat]
@@ -132,21 +137,17 @@ def key_slice(report: Report) -> int:
 
 
 def shown_slices(report: Report) -> list[int]:
-    """At most MAX_SLICES slices in order: around the findings, the rest spread over the volume."""
+    """At most MAX_SLICES slices in order: those of the findings, the rest evenly chosen."""
     depth = len(report.study.image.slices())
     if depth <= MAX_SLICES:
         return list(range(depth))
     keys = [key_slice(report)]
     keys += [f.key_slice for f in report.findings[:MAX_FINDINGS] if f.key_slice is not None]
-    chosen = set(keys)
-    chosen |= {round(z) for z in np.linspace(0.1, 0.9, MAX_SLICES // 3) * (depth - 1)}
-    step = 1
-    while len(chosen) < MAX_SLICES:
-        for key in keys:
-            for z in (key - step, key + step):
-                if 0 <= z < depth and len(chosen) < MAX_SLICES:
-                    chosen.add(z)
-        step += 1
+    chosen = [round(z) for z in np.linspace(0, depth - 1, MAX_SLICES)]
+    for key in keys:
+        if key not in chosen:
+            near = min((z for z in chosen if z not in keys), key=lambda z: abs(z - key))
+            chosen[chosen.index(near)] = key
     return sorted(chosen)
 
 

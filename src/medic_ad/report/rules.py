@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medic_ad.course import StudyCourse
 from medic_ad.errors import MedicADError
 from medic_ad.finding import DECISIONS, Change, Finding, decide
 from medic_ad.image import SMALL_SIDE_PX
@@ -19,6 +20,10 @@ from medic_ad.study import NOT_VERIFIED, Study
 if TYPE_CHECKING:
     from medic_ad.report.report import Report
 
+NOT_MEASURED = (
+    "Sizes over time were not measured: not every date says its pixel spacing, so there is no "
+    "course of lesions."
+)
 NO_PLACE = (
     "No place found: the score says abnormal, but no region of the map reaches its threshold."
 )
@@ -32,6 +37,7 @@ def due_warnings(
     study: Study,
     question: str | None = None,
     answer: str | None = None,
+    course: StudyCourse | None = None,
 ) -> tuple[str, ...]:
     """The warnings that a report with these fields must carry, and so refuses to go without."""
     due = []
@@ -48,6 +54,10 @@ def due_warnings(
                 "enlarged for the model: little can be judged on it."
             )
     due += [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes]
+    if study.priors and not study.measurable:
+        due.append(NOT_MEASURED)
+    if course is not None:
+        due += _against_load(course)
     label = None if change is None else change.label
     due += contradictions(text, decision, findings, label, due)
     if answer is not None:
@@ -62,6 +72,7 @@ def check(report: Report) -> None:
     _check_map(report)
     _check_findings(report)
     _check_change(report)
+    _check_course(report)
     due = due_warnings(
         report.decision,
         report.findings,
@@ -70,6 +81,7 @@ def check(report: Report) -> None:
         report.study,
         report.question,
         report.answer,
+        report.course,
     )
     missing = [sentence for sentence in due if sentence not in report.warnings]
     if missing:
@@ -171,3 +183,46 @@ def _check_change(report: Report) -> None:
             f"The change map is on the current image's grid {report.study.image.grid}, not "
             f"{change.map.shape}."
         )
+
+
+def _check_course(report: Report) -> None:
+    course, change, dates = report.course, report.change, 1 + len(report.study.priors)
+    if course is None:
+        return
+    if change is None or len(course.visits) != dates or not report.study.measurable:
+        raise MedicADError(
+            f"A course has a prior and all {dates} dates of a study with known spacing, not "
+            f"{len(course.visits)}."
+        )
+    now, label = course.visits[-1], course.steps[-1].label
+    same_score = now.score == report.score or (math.isnan(now.score) and math.isnan(report.score))
+    if not same_score or now.decision != report.decision or label != change.label:
+        raise MedicADError(
+            f"The course ends with the report's score, decision and change ({report.score}, "
+            f"{report.decision}, {change.label}), not {now.score}, {now.decision}, {label}."
+        )
+    if course.lesions.counts[-1] != len(report.findings):
+        raise MedicADError(
+            f"The lesions of the current date are the {len(report.findings)} findings, not "
+            f"{course.lesions.counts[-1]}."
+        )
+
+
+def _against_load(course: StudyCourse) -> list[str]:
+    """One sentence for each two dates of which the comparison and the measured load disagree."""
+    unit, said = {"ml": "ml", "mm2": "mm²"}[course.unit], []
+    for i, step in enumerate(course.steps):
+        if not step.contradicts:
+            continue
+        ends = (
+            f"date {k + 1}" if course.visits[k].date is None else str(course.visits[k].date)
+            for k in (i, i + 1)
+        )
+        before, after = step.loads
+        verb = {"worse": "grew", "stable": "stayed within tolerance", "better": "shrank"}
+        said.append(
+            f"From {' to '.join(ends)} the comparison says {step.label}, but the measured lesion "
+            f"load {verb[step.load_label]} ({before:.3g} to {after:.3g} {unit}); the comparison "
+            "leads for the label, the measured sizes for each lesion."
+        )
+    return said

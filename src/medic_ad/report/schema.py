@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import jsonschema
 
 from medic_ad.errors import MedicADError
 from medic_ad.finding import CHANGES, DECISIONS
+from medic_ad.lesions import KINDS, Tolerance
 
-SCHEMA_NAME = "medic-ad/report/2"
+SCHEMA_NAME = "medic-ad/report/3"
 NOTICE = "Research use only. Not a medical device."
 FINDINGS_ARE = {
     "abnormal": "findings",
@@ -23,6 +25,7 @@ _MAYBE_TEXT = {"type": ["string", "null"]}
 _NUMBER = {"type": "number"}
 _MAYBE_NUMBER = {"type": ["number", "null"]}
 _MAYBE_PROBABILITY = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+_MAYBE_SIZE = {"type": ["number", "null"], "minimum": 0}
 _COUNT = {"type": "integer", "minimum": 0}
 _MAYBE_DATE = {"type": ["string", "null"], "pattern": r"^\d{4}-\d{2}-\d{2}$"}
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
@@ -95,17 +98,78 @@ _FINDING = _object(
     cell=_array({"type": "integer", "minimum": 0, "maximum": 2}, 2, 2),
 )
 
+_SCORES = _or_null(
+    _object(optional=("not_comparable",), **{name: _MAYBE_PROBABILITY for name in CHANGES})
+)
+
 _CHANGE = _object(
     label={"enum": list(CHANGES)},
-    scores=_or_null(
-        _object(optional=("not_comparable",), **{name: _MAYBE_PROBABILITY for name in CHANGES})
-    ),
+    scores=_SCORES,
     reason=_MAYBE_TEXT,
     mixed={"type": "boolean"},
     prior_date=_MAYBE_DATE,
     current_date=_MAYBE_DATE,
     alignment={"type": "object"},
     map=_or_null(_object(minimum=_MAYBE_NUMBER, maximum=_MAYBE_NUMBER, looked=_MAYBE_PROBABILITY)),
+)
+
+_NUMBERS = {"type": "array", "items": {"type": "integer", "minimum": 1}}
+_PAIR_OF_SIZES = _array(_MAYBE_SIZE, 2, 2)
+_GROWTH: dict[str, Any] = dict(
+    change=_MAYBE_NUMBER,
+    percent=_MAYBE_NUMBER,
+    per_year=_MAYBE_NUMBER,
+    percent_per_year=_MAYBE_NUMBER,
+)
+
+_TOLERANCE: dict[str, Any] = {field.name: _NUMBER for field in fields(Tolerance)}
+_COURSE = _object(  # sizes and loads in `unit`; lists run over the dates or over the pairs
+    unit={"enum": ["ml", "mm2"]},
+    tolerance=_object(**_TOLERANCE),
+    dates={
+        "type": "array",
+        "minItems": 2,
+        "items": _object(
+            date=_MAYBE_DATE,
+            score=_MAYBE_PROBABILITY,
+            decision={"enum": list(DECISIONS)},
+            lesions={"type": ["integer", "null"], "minimum": 0},
+            load=_MAYBE_SIZE,
+        ),
+    },
+    pairs={
+        "type": "array",
+        "minItems": 1,
+        "items": _object(
+            label={"enum": list(CHANGES)},
+            scores=_SCORES,
+            reason=_MAYBE_TEXT,
+            mixed={"type": "boolean"},
+            load_label={"enum": list(CHANGES)},
+            load_mixed={"type": "boolean"},
+            loads=_PAIR_OF_SIZES,
+            changes={
+                "type": "array",
+                "items": _object(
+                    kind={"enum": list(KINDS)},
+                    before=_NUMBERS,
+                    after=_NUMBERS,
+                    sizes=_PAIR_OF_SIZES,
+                    **_GROWTH,
+                ),
+            },
+        ),
+    },
+    lesions={
+        "type": "array",
+        "items": _object(
+            id={"type": "integer", "minimum": 1},
+            kinds={"type": "array", "items": {"enum": [*KINDS, None]}},
+            sizes={"type": "array", "items": _MAYBE_SIZE},
+            longest_mm={"type": "array", "items": _MAYBE_SIZE},
+            **_GROWTH,
+        ),
+    },
 )
 
 _STUDY = _object(
@@ -139,6 +203,7 @@ SCHEMA: dict[str, Any] = {
         findings_are={"enum": list(FINDINGS_ARE.values())},
         findings={"type": "array", "items": _FINDING},
         change=_or_null(_CHANGE),
+        course=_or_null(_COURSE),
         question=_MAYBE_TEXT,
         answer=_MAYBE_TEXT,
         text=_TEXT,

@@ -1,0 +1,180 @@
+"""Step 6 of the road: the course of a report over its dates, as a table in words and as a plot."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medic_ad.course import LesionRow, StudyCourse
+from medic_ad.report.labels import number
+
+if TYPE_CHECKING:
+    from medic_ad.report.report import Report
+
+MAX_LESIONS = 24  # shown in tables and plot; report.json has all
+NONE = "–"
+_UNITS = {"ml": "ml", "mm2": "mm²"}
+_BACKGROUND, _TEXT, _MUTED, _LINE, _LOAD = "#13171b", "#d6dde4", "#8b97a3", "#3a444e", "#7fe3f5"
+_LABELS = {"worse": "#f0a35e", "better": "#6fb4f5", "stable": "#d6dde4"}
+
+
+@dataclass(frozen=True)
+class CourseTable:
+    """The course in words: a column for each date, a row for each lesion shown.
+
+    Attributes:
+        unit: of all sizes.
+        dates, scores, decisions, counts, loads: a word for each date.
+        labels: what the comparison says between each two dates.
+        rows: tracking id, number of the finding on the picture, class now, a size for each date,
+            change and growth per year.
+        more: lesions that are not shown.
+        notes: sentences on where the course is cut.
+    """
+
+    unit: str
+    dates: list[str]
+    scores: list[str]
+    decisions: list[str]
+    counts: list[str]
+    loads: list[str]
+    labels: list[str]
+    rows: list[dict[str, Any]]
+    more: int
+    notes: list[str]
+
+
+def course_table(report: Report) -> CourseTable | None:
+    """The course of a report in words, None without one."""
+    course = report.course
+    if course is None:
+        return None
+    dates = date_words([v.date for v in course.visits])
+    outside = [v.decision == "out_of_scope" for v in course.visits]
+    rows, more = shown_rows(course)
+    return CourseTable(
+        unit=_UNITS[course.unit],
+        dates=dates,
+        scores=[NONE if math.isnan(v.score) else f"{v.score:.2f}" for v in course.visits],
+        decisions=[v.decision.replace("_", " ") for v in course.visits],
+        counts=[
+            NONE if out else str(n) for n, out in zip(course.lesions.counts, outside, strict=True)
+        ],
+        loads=[_size(None if math.isnan(load) else load) for load in course.loads],
+        labels=[step.label.replace("_", " ") for step in course.steps],
+        rows=[_row(row, report, course) for row in rows],
+        more=more,
+        notes=[
+            f"{dates[i]} to {dates[i + 1]} cannot be compared: {step.reason}"
+            for i, step in enumerate(course.steps)
+            if step.reason
+        ],
+    )
+
+
+def shown_rows(course: StudyCourse) -> tuple[list[LesionRow], int]:
+    """The largest lesions in the order of their ids, and how many are left out."""
+    rows = course.rows()
+    largest = sorted(rows, key=lambda r: -max(s or 0.0 for s in r.sizes))[:MAX_LESIONS]
+    return sorted(largest, key=lambda r: r.number), max(0, len(rows) - MAX_LESIONS)
+
+
+def date_words(dates: Sequence[datetime.date | None]) -> list[str]:
+    """A word for each date, oldest first."""
+    return [f"date {i} (unknown)" if d is None else str(d) for i, d in enumerate(dates, start=1)]
+
+
+def _row(row: LesionRow, report: Report, course: StudyCourse) -> dict[str, Any]:
+    kinds = [kind or NONE for kind in row.kinds]
+    return {
+        "id": row.number,
+        "finding": _finding_number(row, report, course),
+        "kinds": [kind.replace("_", " ") for kind in kinds],
+        "sizes": [_size(size) for size in row.sizes],
+        "longest": [_size(mm) for mm in row.longest_mm],
+        "change": _signed(row.change),
+        "percent": _signed(row.percent, " %"),
+        "per_year": _signed(row.per_year),
+        "percent_per_year": _signed(row.percent_per_year, " %"),
+    }
+
+
+def _finding_number(row: LesionRow, report: Report, course: StudyCourse) -> int | None:
+    """The number that a lesion bears on the current picture, None where it is gone."""
+    now = [i for i in course.lesions.lesions[-1] if i.number == row.number]
+    for lesion in now:
+        for number_, finding in enumerate(report.findings, start=1):
+            middle = lesion.centroid[-len(finding.centroid) :]
+            if finding.voxels == lesion.voxels and np.allclose(finding.centroid, middle):
+                return number_
+    return None
+
+
+def _size(value: float | None) -> str:
+    return NONE if value is None else number(value) if value else "0"
+
+
+def _signed(value: float, unit: str = "") -> str:
+    if math.isnan(value):
+        return NONE
+    return f"{'+' if value > 0 else '−' if value < 0 else ''}{_size(abs(value))}{unit}"
+
+
+def timeline_png(report: Report) -> bytes | None:
+    """Load and score over the dates as PNG, None without a course."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    course = report.course
+    if course is None:
+        return None
+    known = [v.date for v in course.visits if v.date is not None]
+    to_scale = len(set(known)) == len(course.visits)
+    x: list[Any] = known if to_scale else list(range(len(course.visits)))
+    figure = Figure(figsize=(8.0, 4.2), dpi=150, facecolor=_BACKGROUND, layout="constrained")
+    FigureCanvasAgg(figure)
+    top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    for row in shown_rows(course)[0]:
+        sizes = [math.nan if s is None else s for s in row.sizes]
+        top.plot(x, sizes, color=_MUTED, linewidth=0.8, marker=".", markersize=3, alpha=0.7)
+        last = max(i for i, s in enumerate(row.sizes) if s is not None)
+        top.annotate(
+            str(row.number), (x[last], sizes[last]), (4, 0), textcoords="offset points",
+            color=_MUTED, fontsize=7, va="center",
+        )  # fmt: skip
+    top.plot(x, course.loads, color=_LOAD, linewidth=2, marker="o", markersize=5)
+    top.set_ylabel(f"load, {_UNITS[course.unit]}", color=_TEXT, fontsize=9)
+    top.set_ylim(bottom=0, top=1.3 * max([s for s in course.loads if not math.isnan(s)] + [1e-3]))
+    below.plot(x, [v.score for v in course.visits], color=_TEXT, linewidth=2, marker="o")
+    below.set_ylabel("score", color=_TEXT, fontsize=9)
+    below.set_ylim(-0.05, 1.05)
+    band = report.provenance["uncertain_band"]
+    if band is not None:
+        below.axhspan(*band, color=_LINE, alpha=0.6, linewidth=0)
+    for i, step in enumerate(course.steps):
+        middle = x[i] + (x[i + 1] - x[i]) / 2
+        top.annotate(
+            step.label.replace("_", " "), (middle, 0.97), xycoords=("data", "axes fraction"),
+            color=_LABELS.get(step.label, _MUTED), fontsize=8, ha="center", va="top",
+        )  # fmt: skip
+        if step.label == "not_comparable":
+            for axes in (top, below):
+                axes.axvline(middle, color=_MUTED, linestyle=":", linewidth=1)
+    below.set_xticks(x, date_words([v.date for v in course.visits]))
+    for axes in (top, below):
+        axes.set_facecolor(_BACKGROUND)
+        axes.tick_params(colors=_MUTED, labelsize=8)
+        axes.margins(x=0.06)
+        for spine in axes.spines.values():
+            spine.set_color(_LINE)
+    if len(x) > 5:
+        below.tick_params(axis="x", rotation=40)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor=_BACKGROUND)
+    return buffer.getvalue()

@@ -1,0 +1,298 @@
+"""`read` over several dates: planted lesions are followed, exchanged dates invert the answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from course_cases import DAYS, SIDE, Ball, calibrated, mask, seer, study
+from tiny import canvases
+
+from medic_ad.align import align
+from medic_ad.change import compare_slices
+from medic_ad.course import StudyCourse
+from medic_ad.errors import MedicADError, StudyError
+from medic_ad.lesions import EXCHANGED
+from medic_ad.load import Model
+from medic_ad.look import joined, look, parted
+from medic_ad.report.report import Report
+from medic_ad.report.rules import NOT_MEASURED
+from medic_ad.report.schema import validate
+from medic_ad.road import read, scan
+
+GROWS, SHRINKS, STAYS = (22, 20), (22, 44), (32, 32)
+COMES, GOES = (46, 20), (46, 44)
+FIRST: list[Ball] = [(GROWS, 3), (SHRINKS, 5), (STAYS, 4), (GOES, 3.2)]
+SECOND: list[Ball] = [(GROWS, 5), (SHRINKS, 3), (STAYS, 4), (COMES, 3.2)]
+THIRD: list[Ball] = [(GROWS, 6), (STAYS, 4), (COMES, 3.2)]
+VOLUME = (14, SIDE, SIDE)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return calibrated()
+
+
+@pytest.fixture(autouse=True)
+def _sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    seer(monkeypatch)
+
+
+def course_of(report: Report) -> StudyCourse:
+    validate(json.loads(report.to_json()))
+    assert report.course is not None
+    return report.course
+
+
+def deep(balls: list[Ball], z: int = 7) -> list[Ball]:
+    return [((z, *centre), radius) for centre, radius in balls]
+
+
+def number_at(course: StudyCourse, date: int, place: tuple[int, ...]) -> int:
+    """Tracking id of the lesion around a place (h, w)."""
+    [found] = [
+        i.number for i in course.lesions.lesions[date] if math.dist(i.centroid[1:], place) < 2
+    ]
+    return found
+
+
+# ---------------------------------------------------------------- what was planted is followed
+@pytest.mark.parametrize("volume", [False, True], ids=["slice", "volume"])
+def test_planted_lesions_are_followed_over_three_dates(model: Model, volume: bool) -> None:
+    dates = [FIRST, SECOND, THIRD]
+    if volume:
+        made = study([deep(d) for d in dates], VOLUME, (2.0, 1.5, 1.5))
+    else:
+        made = study(dates, spacing=(0.5, 2.0))
+    report = read(made, model)
+    course = course_of(report)
+    assert [v.date for v in course.visits] == list(DAYS)
+    assert course.unit == ("ml" if volume else "mm2")
+    size = 2.0 * 1.5 * 1.5 / 1000 if volume else 0.5 * 2.0
+    truth = [
+        mask(VOLUME if volume else (SIDE, SIDE), deep(d) if volume else d).sum() * size
+        for d in dates
+    ]
+    np.testing.assert_allclose(course.loads, truth, rtol=1e-6)
+    assert course.lesions.counts == (4, 4, 3)
+    ids = {p: number_at(course, 1, p) for p in (GROWS, SHRINKS, STAYS, COMES)}
+    ids[GOES] = number_at(course, 0, GOES)
+    for place, dates_on in ((GROWS, (0, 2)), (STAYS, (0, 2)), (SHRINKS, (0,)), (COMES, (2,))):
+        assert {number_at(course, d, place) for d in dates_on} == {ids[place]}
+    rows = {row.number: row for row in course.rows()}
+    assert {place: rows[ids[place]].kinds for place in ids} == {
+        GROWS: ("enlarged", "enlarged"),
+        SHRINKS: ("reduced", "resolved"),
+        STAYS: ("stable", "stable"),
+        COMES: ("new", "stable"),
+        GOES: ("resolved", None),
+    }
+    grown = rows[ids[GROWS]]
+    first, _, last = (s or 0.0 for s in grown.sizes)
+    years = (DAYS[2] - DAYS[0]).days / 365.25
+    assert grown.change == pytest.approx(last - first)
+    assert grown.percent == pytest.approx(100 * (last / first - 1))
+    assert grown.per_year == pytest.approx((last - first) / years)
+    assert grown.percent_per_year == pytest.approx(100 * ((last / first) ** (1 / years) - 1))
+    gone, come = rows[ids[GOES]], rows[ids[COMES]]
+    assert gone.percent == pytest.approx(-100) and gone.sizes[1:] == (None, None)
+    assert come.change == come.sizes[1] and math.isnan(come.percent)
+    assert all(step.load_mixed for step in course.steps)
+
+
+def test_the_longest_side_of_a_slice_lies_in_the_slice(model: Model) -> None:
+    course = course_of(read(study([FIRST, SECOND], spacing=(0.5, 0.5)), model))
+    [row] = [r for r in course.rows() if r.number == number_at(course, 0, GROWS)]
+    # a disc of radius 3 is 7 pixels across, 1 pixel wide at its tips: between the outer faces
+    assert row.longest_mm[0] == pytest.approx(0.5 * 7, abs=0.15)
+
+
+def test_the_current_lesions_are_the_findings(model: Model) -> None:
+    report = read(study([FIRST, SECOND, [*THIRD, ((12, 32), 1)]]), model)  # a speck of 5 px
+    course = course_of(report)
+    assert len(report.findings) == course.lesions.counts[-1] == 3
+    assert (report.heatmap >= 0.5).sum() > sum(f.voxels for f in report.findings)
+    with pytest.raises(MedicADError, match="findings"):
+        dataclasses.replace(report, findings=report.findings[:1])
+
+
+# ---------------------------------------------------------------- exchange
+PAIRS: dict[str, tuple[list[Ball], list[Ball]]] = {
+    "fates": (FIRST, SECOND),
+    "merges": (
+        [((30, 24), 3.0), ((30, 36), 3.0)],
+        [((30, 24), 3.0), ((30, 36), 3.0), ((30, 30), 4)],
+    ),
+    "nothing before": ([], THIRD),
+}
+
+
+@pytest.mark.parametrize("volume", [False, True], ids=["slice", "volume"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_exchanging_the_dates_inverts_everything(model: Model, name: str, volume: bool) -> None:
+    pair = list(PAIRS[name])
+    shape, spacing = (VOLUME, (2.0, 1.0, 1.0)) if volume else ((SIDE, SIDE), (1.0, 1.0))
+    if volume:
+        pair = [deep(balls) for balls in pair]
+    reports = [read(study(order, shape, spacing), model) for order in (pair, pair[::-1])]
+    forth, back = (course_of(r) for r in reports)
+    assert forth.loads == back.loads[::-1]
+    seen = [
+        sorted((c.kind, c.volumes_ml, c.grown, len(c.before), len(c.after)) for c in side)
+        for side in (forth.lesions.changes[0], back.lesions.changes[0])
+    ]
+    turned = sorted((EXCHANGED[k], v[::-1], -g, a, b) for k, v, g, b, a in seen[1])
+    assert seen[0] == turned and seen[0]
+    if name == "merges":
+        assert [k for k, *_ in seen[0]] == ["merged"]
+    opposite = {"worse": "better", "better": "worse", "stable": "stable"}
+    one, other = forth.steps[0], back.steps[0]
+    assert one.label == opposite[other.label] and one.load_label == opposite[other.load_label]
+    assert one.scores is not None and other.scores is not None
+    assert one.scores == {opposite[k]: v for k, v in other.scores.items()}
+    assert [v.score for v in forth.visits] == [v.score for v in back.visits][::-1]
+
+
+def test_looks_in_batches_exchange_bit_for_bit(model: Model) -> None:
+    made = study([deep(FIRST), deep(SECOND)], (20, SIDE, SIDE), (2.0, 1.0, 1.0))  # two batches
+    now, then = made.image, made.priors[0].image
+    forth, back = (compare_slices(align(a, b), model) for a, b in ((now, then), (then, now)))
+    np.testing.assert_array_equal(forth[1], -back[1])
+    assert len(forth[0]) == 20
+    for one, other in zip(forth[0], back[0], strict=True):
+        assert torch.equal(one.logits[[2, 1, 0]], other.logits)
+
+
+def test_a_look_in_parts_is_the_look(model: Model) -> None:
+    whole = look(model, canvases(3))
+    parts = parted(whole)
+    assert len(parts) == 3
+    again = joined(*parts)
+    assert torch.equal(again.encoder.last_hidden_state, whole.vision.encoder.last_hidden_state)
+    for i, part in enumerate(parts):
+        alone = look(model, canvases(3)[i : i + 1])
+        for mine, theirs in (
+            (part.vision.encoder.last_hidden_state, alone.vision.encoder.last_hidden_state),
+            (part.vision.merged[0], alone.vision.merged[0]),
+            (part.vision.taps[0], alone.vision.taps[0]),
+            (part.logits, alone.logits),
+        ):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------- where there is no course
+def test_no_prior_no_course(model: Model) -> None:
+    report = read(study([FIRST]), model)
+    assert report.course is None and report.change is None
+    assert json.loads(report.to_json())["course"] is None
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_without_spacing_sizes_are_not_measured_and_a_warning_says_so(
+    model: Model, where: int
+) -> None:
+    made = study([FIRST, SECOND])
+    bare = dataclasses.replace((made.priors[0], made)[where].image, spacing_mm=None)
+    if where:
+        made = dataclasses.replace(made, image=bare)
+    else:
+        made = dataclasses.replace(made, priors=(dataclasses.replace(made.priors[0], image=bare),))
+    report = read(made, model)
+    assert report.course is None and NOT_MEASURED in report.warnings
+    assert report.change is not None and report.change.scores is not None
+    with pytest.raises(MedicADError, match="not measured"):
+        kept = tuple(w for w in report.warnings if w != NOT_MEASURED)
+        dataclasses.replace(report, warnings=kept)
+
+
+def test_a_date_out_of_scope_cuts_the_course(model: Model) -> None:
+    made = study([FIRST, SECOND, THIRD])
+    blank = made.priors[1].image
+    blank = dataclasses.replace(blank, pixels=np.full_like(blank.pixels, 7.0))
+    priors = (made.priors[0], dataclasses.replace(made.priors[1], image=blank))
+    report = read(dataclasses.replace(made, priors=priors), model)
+    course = course_of(report)
+    assert [s.label for s in course.steps] == ["not_comparable"] * 2
+    assert all("out of scope: the image is blank" in str(s.reason) for s in course.steps)
+    assert report.change is not None and report.change.reason == course.steps[1].reason
+    assert math.isnan(course.visits[1].score) and math.isnan(course.loads[1])
+    assert course.lesions.changes == ((), ())
+    assert len({i.number for d in course.lesions.lesions for i in d}) == 4 + 0 + 3  # no id returns
+    content = json.loads(report.to_json())["course"]
+    assert content["dates"][1]["load"] is None and content["dates"][1]["lesions"] is None
+
+
+def test_two_courses_lie_beside_a_failed_alignment(model: Model) -> None:
+    made = study([FIRST, FIRST, SECOND])
+    planes = np.eye(4), np.eye(4)[[1, 0, 2, 3]]  # the two priors are cut across each other
+    priors = tuple(
+        dataclasses.replace(p, image=dataclasses.replace(p.image, affine=plane))
+        for p, plane in zip(made.priors, planes, strict=True)
+    )
+    course = course_of(read(dataclasses.replace(made, priors=priors), model))
+    assert course.steps[0].label == "not_comparable"
+    assert "different planes" in str(course.steps[0].reason)
+    assert course.steps[1].label != "not_comparable" and course.lesions.changes[1]
+    before, after = ({i.number for i in d} for d in course.lesions.lesions[:2])
+    assert not before & after
+
+
+# ---------------------------------------------------------------- label and load, dates
+def test_where_load_and_label_disagree_a_warning_says_who_leads(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def better(*_: Any) -> dict[str, float]:
+        return {"worse": 0.1, "stable": 0.2, "better": 0.7}
+
+    monkeypatch.setattr("medic_ad.change.change_scores", better)
+    report = read(study([FIRST, [*FIRST, (COMES, 6)]]), model)
+    course = course_of(report)
+    assert (course.steps[0].label, course.steps[0].load_label) == ("better", "worse")
+    [said] = [w for w in report.warnings if "the comparison leads for the label" in w]
+    assert said.startswith("From 2021-01-01 to 2022-01-01 the comparison says better, but")
+    assert "load grew (" in said
+    with pytest.raises(MedicADError, match="load grew"):
+        dataclasses.replace(report, warnings=tuple(w for w in report.warnings if w != said))
+    agreeing = read(study([[*FIRST, (COMES, 6)], FIRST]), model)
+    assert not any("leads for the label" in w for w in agreeing.warnings)
+
+
+def test_growth_per_year_needs_dates(model: Model) -> None:
+    course = course_of(read(study([FIRST, SECOND], days=(None, None)), model))
+    rows = course.rows()
+    assert all(math.isnan(r.per_year) and math.isnan(r.percent_per_year) for r in rows)
+    assert any(r.change > 0 for r in rows)
+
+
+def test_the_course_must_fit_its_report(model: Model) -> None:
+    report = read(study([FIRST, SECOND]), model)
+    course = course_of(report)
+    with pytest.raises(MedicADError, match="ends with"):
+        visits = (course.visits[0], dataclasses.replace(course.visits[1], score=0.123))
+        dataclasses.replace(report, course=dataclasses.replace(course, visits=visits))
+    with pytest.raises(MedicADError, match="as many visits"):
+        dataclasses.replace(course, visits=course.visits[:1])
+
+
+def test_more_dates_than_a_course_takes_are_refused(model: Model) -> None:
+    days = [datetime.date(2000 + i, 1, 1) for i in range(21)]
+    with pytest.raises(StudyError, match="at most 19 priors"):
+        read(study([[]] * 21, days=days), model)
+
+
+def test_progress_is_tracked_once_a_batch_of_every_volume(model: Model) -> None:
+    steps: list[int] = []
+
+    def track(batches: range) -> Any:
+        steps.append(len(batches))
+        return batches
+
+    read(study([deep(FIRST), deep(SECOND)], VOLUME, (2.0, 1.0, 1.0)), model, track=track)
+    assert steps == [1, 1, 1]  # both dates by themselves, and the pair
+    assert scan(study([deep(FIRST)], VOLUME, (2.0, 1.0, 1.0)).image, model).entry == 0

@@ -1,0 +1,194 @@
+"""The course of several dates on the page, in the table of the command line and in the JSON."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import math
+import re
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from course_cases import DAYS
+from PIL import Image as PILImage
+from report_cases import make_change, make_image, make_report
+from rich.console import Console
+
+from medic_ad.cli_show import show_course, track_slices
+from medic_ad.course import Step, Visit, follow_studies, measure_date
+from medic_ad.errors import MedicADError
+from medic_ad.finding import Change, find
+from medic_ad.report import Report
+from medic_ad.report.panels import panels
+from medic_ad.report.schema import validate
+from medic_ad.report.timeline import MAX_LESIONS, course_table, timeline_png
+from medic_ad.study import Study
+
+SHAPE = (60, 48, 60)
+SPACING = (2.0, 1.0, 1.0)
+SCORES = {"worse": 0.7, "stable": 0.2, "better": 0.1}
+
+
+def heat(boxes: int, side: int) -> np.ndarray:
+    """A volume with cubes in a row, the last grown to `side`."""
+    out = np.full(SHAPE, 0.02, np.float32)
+    for i in range(boxes):
+        size = side if i == boxes - 1 else 4
+        out[10 : 10 + size, 5 : 5 + size, 4 + 14 * i : 4 + 14 * i + size] = 0.9
+    return out
+
+
+@cache
+def report(cut: bool = False) -> Report:
+    """Three dates: two cubes, then the second grows, then a third appears."""
+    image = make_image(SHAPE, spacing_mm=SPACING)
+    maps = [heat(2, 4), heat(2, 6), heat(3, 4)]
+    decisions = ["abnormal"] * 3
+    visits = [Visit(d, 0.93, w) for d, w in zip(DAYS, decisions, strict=True)]
+    steps = [Step("worse", SCORES, None, False)] * 2
+    change = make_change(SHAPE, prior_heatmap=maps[1], prior_threshold=0.37)
+    if cut:
+        steps[1] = Step("not_comparable", None, "The images differ.", False)
+        change = Change("not_comparable", None, None, reason="The images differ.")
+    course = follow_studies(
+        visits,
+        [measure_date(m, 0.42, image) for m in maps],
+        steps,
+        [(np.diag([*SPACING, 1.0]),) * 2] * 2,
+        volumes=True,
+    )
+    return make_report(
+        study=Study(image, date=DAYS[2], priors=tuple(Study(image, date=day) for day in DAYS[:2])),
+        heatmap=maps[2],
+        findings=find(maps[2], 0.42, image),
+        change=change,
+        course=course,
+    )
+
+
+def test_the_json_holds_the_course() -> None:
+    content = json.loads(report().to_json())
+    validate(content)
+    course = content["course"]
+    assert [d["date"] for d in course["dates"]] == [str(day) for day in DAYS]
+    cube, grown = 64 * 2 / 1000, 216 * 2 / 1000
+    np.testing.assert_allclose(
+        [d["load"] for d in course["dates"]], [2 * cube, cube + grown, 3 * cube]
+    )
+    rows = {row["id"]: row for row in course["lesions"]}
+    assert {i: row["kinds"] for i, row in rows.items()} == {
+        1: ["stable", "stable"],
+        2: ["enlarged", "reduced"],
+        3: [None, "new"],
+    }
+    np.testing.assert_allclose(rows[2]["sizes"], [cube, grown, cube])
+    assert rows[3]["percent"] is None and rows[3]["sizes"][:2] == [None, None]
+    [new] = [c for c in course["pairs"][1]["changes"] if c["kind"] == "new"]
+    assert new["after"] == [3] and new["sizes"] == [0, pytest.approx(cube)]
+    assert [p["load_label"] for p in course["pairs"]] == ["worse", "better"]
+    wrongs: list[dict[str, Any]] = [{"unit": "px"}, {"dates": []}, {"surprise": 1}]
+    for broken in wrongs:
+        with pytest.raises(MedicADError, match="does not follow"):
+            validate(content | {"course": course | broken})
+
+
+def test_the_page_has_table_timeline_and_linked_slices() -> None:
+    page = report().to_html()
+    table = re.search(r"Course of the lesions.*?</table>", page, re.S)
+    assert table is not None
+    for words in (*map(str, DAYS), "enlarged", "reduced", "new", "0.432", "+0.128", "worse"):
+        assert words in table[0], words
+    picture = re.search(r'class="timeline" src="data:image/png;base64,([^"]+)"', page)
+    assert picture is not None
+    drawn = PILImage.open(io.BytesIO(base64.b64decode(picture[1])))
+    assert drawn.width > 1000 and timeline_png(report()) is not None
+    frames = re.findall(r'data-frame="(\d+)"', page)
+    assert len(frames) == 3 * 48 and "48 of 60 slices are shown" in page  # prior, current, change
+    assert len(page.encode()) < 5_000_000
+    assert [w for w in report().warnings if "the comparison leads" in w][0] in page
+
+
+def test_a_page_without_a_course_has_no_table() -> None:
+    page = make_report().to_html()
+    assert "Course of the lesions" not in page and 'class="timeline"' not in page
+    assert course_table(make_report()) is None and timeline_png(make_report()) is None
+
+
+def test_the_prior_shows_its_own_lesions() -> None:
+    before, now, _ = panels(report())
+    assert before.kind == "prior" and before.overlay is not None
+    np.testing.assert_array_equal(before.overlay, heat(2, 6))
+    assert (before.level, now.level) == (0.37, 0.42)  # each of its own scope entry
+    page = report().to_html()
+    prior = page.split('class="panel prior"')[1].split("<figure")[0]
+    assert '<svg class="contour"' in prior
+
+
+def test_ids_are_joined_to_the_numbers_on_the_picture() -> None:
+    table = course_table(report())
+    assert table is not None
+    joined = {row["id"]: row["finding"] for row in table.rows}
+    assert sorted(joined.values()) == [1, 2, 3] and set(joined) == {1, 2, 3}
+    for number, finding in joined.items():
+        box = report().findings[finding - 1].box
+        assert box[2] == 4 + 14 * (number - 1)
+
+
+def test_a_cut_is_said_and_nothing_is_joined_across_it() -> None:
+    cut = report(cut=True)
+    table = course_table(cut)
+    assert table is not None and cut.course is not None
+    assert table.notes == ["2022-01-01 to 2024-01-01 cannot be compared: The images differ."]
+    assert table.notes[0] in cut.to_html()
+    assert {row.number for row in cut.course.rows()} == {1, 2, 3, 4, 5}
+    assert timeline_png(cut) is not None
+    last = [row for row in cut.course.rows() if row.sizes[2] is not None]
+    assert all(math.isnan(row.change) and row.kinds[1] is None for row in last)
+
+
+def test_the_command_line_prints_the_lesions(capsys: pytest.CaptureFixture[str]) -> None:
+    show_course(report(), Console(width=200, highlight=False))
+    text = capsys.readouterr().out
+    for words in (*map(str, DAYS), "stable, stable", "enlarged, reduced", "new", "load", "score"):
+        assert words in text, words
+    show_course(make_report(), Console())
+    assert capsys.readouterr().out == ""
+
+
+def test_no_bar_where_no_screen_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(track_slices(range(0, 40, 16))) == [0, 16, 32]
+    assert capsys.readouterr().err == ""
+
+
+def test_few_of_many_lesions_are_shown() -> None:
+    image = make_image(spacing_mm=(1.0, 1.0))
+    spots = np.full((96, 120), 0.02, np.float32)
+    for i in range(30):
+        spots[3 + 15 * (i // 8) :, 3 + 14 * (i % 8) :][: 3 + (i == 29), :4] = 0.9
+    dates = [measure_date(spots, 0.42, image)] * 2
+    course = follow_studies(
+        [Visit(None, 0.93, "abnormal")] * 2,
+        dates,
+        [Step("stable", None, None, False)],
+        [None],
+        False,
+    )
+    assert course.unit == "mm2" and course.lesions.counts == (30, 30)
+    change = make_change(scores={"worse": 0.2, "stable": 0.7, "better": 0.1}, label="stable")
+    made = make_report(
+        study=Study(image, priors=(Study(image),)),
+        heatmap=spots,
+        findings=find(spots, 0.42, image),
+        change=change,
+        course=course,
+    )
+    table = course_table(made)
+    assert table is not None and (len(table.rows), table.more) == (MAX_LESIONS, 6)
+    assert table.dates == ["date 1 (unknown)", "date 2 (unknown)"]
+    assert "and 6 smaller lesions" in made.to_html()
+    with pytest.raises(MedicADError, match="has a prior"):
+        dataclasses.replace(made, study=Study(image), change=None)
