@@ -13,7 +13,8 @@ LEAST = 3  # shorter work shows no bar
 
 
 def bar(items: Iterable[T], words: str, total: int | None = None) -> Iterable[T]:
-    """The items, one after the other, with a bar where there are many."""
+    """The items, one after the other, with a bar where there are many and a screen to show it."""
     count = len(items) if isinstance(items, Sequence) else total
-    quick = count is not None and count < LEAST
-    return track(items, words, count, console=Console(stderr=True), transient=True, disable=quick)
+    console = Console(stderr=True)
+    quiet = not console.is_terminal or (count is not None and count < LEAST)
+    return track(items, words, count, console=console, transient=True, disable=quiet)
