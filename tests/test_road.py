@@ -232,8 +232,8 @@ def test_exchange_inverts_the_change_map_bit_for_bit(
     case = planted(seed)
     first = read_study(write_png(tmp_path / "first.png", case.prior)).image
     second = read_study(write_png(tmp_path / "second.png", case.current)).image
-    _, forward, _ = compare_slices(align(second, first), model)
-    _, backward, _ = compare_slices(align(first, second), model)
+    forward = compare_slices(align(second, first), model).map
+    backward = compare_slices(align(first, second), model).map
     np.testing.assert_array_equal(forward, -backward)
     assert np.nanmax(np.abs(forward)) > 0
 

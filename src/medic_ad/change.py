@@ -69,13 +69,14 @@ def compare_studies(
     record = {**alignment.quality, "transform": np.asarray(alignment.transform).tolist()}
     if not alignment.ok:
         return not_comparable(alignment.reason, record)
-    outputs, halfway_map, key = compare_slices(alignment, model, track)
-    for when, date in (("prior", key[0]), ("current study", key[1])):
-        _, distance, limit = model.network.calibration.entry(date.gate)
+    seen = compare_slices(alignment, model, track)
+    halfway_map, key = seen.map, seen.strongest
+    for when, gate in zip(("prior", "current study"), seen.gates, strict=True):
+        _, distance, limit = model.network.calibration.entry(gate)
         if distance > limit:
             reason = f"The {when} is out of scope: distance {distance:.1f}, limit {limit:.1f}."
             return not_comparable(reason, record)
-    scores = change_scores(outputs, model.network.calibration.temperature())
+    scores = change_scores(seen.outputs, model.network.calibration.temperature())
     mask = np.abs(halfway_map) > 0.5
     change = Change(
         label=change_label(scores),
@@ -92,17 +93,30 @@ def compare_studies(
     return Compared(change, frames, [*key[:2]], key[2])
 
 
+@dataclass(frozen=True, eq=False)
+class ComparedSlices:
+    """Stage 2 on the n slices of a halfway grid.
+
+    Attributes:
+        outputs: of each slice.
+        map: signed, on the halfway grid.
+        strongest: looks (baseline first) and output of the slice that changed most.
+        gates: `(n, F)` gate features of the prior and of the current study.
+    """
+
+    outputs: list[CompareOutput]
+    map: np.ndarray
+    strongest: tuple[Look, Look, CompareOutput]
+    gates: tuple[torch.Tensor, torch.Tensor]
+
+
 def compare_slices(
     alignment: Alignment, model: Model, track: Callable[[range], Iterable[int]] = iter
-) -> tuple[list[CompareOutput], np.ndarray, tuple[Look, Look, CompareOutput]]:
+) -> ComparedSlices:
     """Stage 2 on every slice of the halfway grid.
 
     Each date is looked at in batches of its own slices: exchanging the dates exchanges whole calls,
     which stay the same to the last bit.
-
-    Returns:
-        The outputs, the signed map on the halfway grid, and looks and output of the slice that
-        changed most.
     """
     side = model.config.image_size
     volumes = []
@@ -113,17 +127,20 @@ def compare_slices(
     field = np.isfinite(volumes[0][0]) & np.isfinite(volumes[1][0])
     signed = np.full(field.shape, np.nan, np.float32)
     outputs: list[CompareOutput] = []
+    gates: tuple[list, list] = ([], [])
     key: Any = None
     share = field.mean((1, 2))
     indexes = np.flatnonzero(share >= min(MINIMUM_FIELD, share.max()))
     for start in track(range(0, len(indexes), BATCH)):
         batch = indexes[start : start + BATCH]
         looks = []
-        for slices, window in volumes:
+        for (slices, window), gate in zip(volumes, gates, strict=True):
             fitted = [
                 fit_square(np.where(field[i], slices[i], np.nan), window, side) for i in batch
             ]
-            looks.append(parted(look(model, torch.stack([canvas for canvas, _ in fitted]))))
+            seen = look(model, torch.stack([canvas for canvas, _ in fitted]))
+            gate.append(seen.gate)
+            looks.append(parted(seen))
         geometry = fitted[0][1]
         for i, baseline, followup in zip(batch, *looks, strict=True):
             out = compare(model, baseline, followup)
@@ -131,7 +148,12 @@ def compare_slices(
             outputs.append(out)
             if key is None or evidence(out) > evidence(key[2]):
                 key = (baseline, followup, out)
-    return outputs, signed if alignment.current_half.ndim == 3 else signed[0], key
+    return ComparedSlices(
+        outputs,
+        signed if alignment.current_half.ndim == 3 else signed[0],
+        key,
+        (torch.cat(gates[0]), torch.cat(gates[1])),
+    )
 
 
 def evidence(out: CompareOutput) -> float:

@@ -97,7 +97,12 @@ def hint(cell: tuple[int, int] | None, tokens: int) -> str:
     """The facts of one scan in `tokens` words; `base` answers from them, `<Ano>` takes their place.
 
     The first half says the row of the lesion's cell, the second its column.
+
+    Raises:
+        ValueError: fewer than two words cannot say both.
     """
+    if tokens < 2:
+        raise ValueError(f"expected two tokens or more for row and column, got {tokens}")
     if cell is None:
         return " no" * tokens
     half = tokens // 2

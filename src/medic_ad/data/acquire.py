@@ -1,4 +1,4 @@
-"""Training data, generator: one volume as another date and another scanner would have seen it.
+"""Test data, generator: one volume as another date and another scanner would have seen it.
 
 All functions are pure. Volumes are float32 (D, H, W); affines lead from voxel-centre indices
 (d, h, w, 1) to LPS mm, as in `Image`.

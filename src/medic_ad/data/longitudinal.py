@@ -1,4 +1,4 @@
-"""Training data, generator in 3-D: lesions that come, grow, shrink, merge, split and go over dates.
+"""Test data, generator in 3-D: lesions that come, grow, shrink, merge, split and go over dates.
 
 All functions are pure: float32 volumes (D, H, W) in [0, 1], masks on the same grid, a numpy
 Generator. Every lesion of every date is drawn by the same operation, stable ones too, so that

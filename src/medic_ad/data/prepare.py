@@ -55,6 +55,8 @@ def prepare(
         raise DataError(f"There is no data set {name!r}: choose one of {known}.")
     if (name == "table") != (csv is not None):
         raise DataError("A CSV file belongs to the data set `table` and only there: give both.")
+    if csv is not None and not duplicates:
+        raise DataError("Duplicates of a table are always looked for: leave --no-duplicates out.")
     parts = COMBINATIONS.get(name, (name,))
     if validation is not None and _BY_PATIENT not in parts:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Training data, generator in 3-D, below: one lesion that can be drawn at any size, and parted."""
+"""Test data, generator in 3-D, below: one lesion that can be drawn at any size, and parted."""
 
 from __future__ import annotations
 

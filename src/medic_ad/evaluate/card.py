@@ -70,7 +70,7 @@ def seen_patients(model: str, root: Path) -> dict[str, str]:
         record, calibrates = json.loads(path.read_text()), path.name == "calibrate.run.json"
         standing = [s for s in samples if s.split == ("val" if calibrates else "train")]
         left_out = record["arguments"].get("exclude", "").split(",")
-        # records older than 0.2 do not name them: then it is the set's standing split
+        # a record that names no patients is of the set's standing split
         of_record = record.get("patients", set(patients(standing)) - set(left_out))
         (fitted if calibrates else trained).update(of_record)
     out = {}

@@ -43,7 +43,8 @@ def compare_all(model: Model, pairs: Pairs) -> dict[str, np.ndarray]:
             labels.append("not_comparable")
             maps.append(np.full(current.grid, np.nan, np.float32))
             continue
-        outputs, halfway, _ = compare_slices(alignment, model)
+        seen = compare_slices(alignment, model)
+        outputs, halfway = seen.outputs, seen.map
         labels.append(change_label(change_scores(outputs, temperature)))
         maps.append(alignment.to_current(halfway).astype(np.float32))
     return {"label": np.array(labels), "map": np.stack(maps)}

@@ -234,7 +234,7 @@ def _carried(
 
 
 def figures(outcomes: list[Outcome], seed: int, resamples: int, of: str) -> list[Figure]:
-    """The issue's three figures and what stands behind them, resampled by study."""
+    """Volume error, matching and class of change, and what stands behind them, by study."""
 
     def part(what: str) -> tuple[np.ndarray, Resampling]:
         rows = [o for o in outcomes if o.what == what]

@@ -51,7 +51,8 @@ def compare_patient(context: Context, sample: Sample) -> dict[str, np.ndarray]:
         f"comparing both dates of {sample.patient} ({current.grid[0]} slices)"
     )
     alignment = align(current, prior)
-    outputs, halfway, _ = compare_slices(alignment, model)
+    seen = compare_slices(alignment, model)
+    outputs, halfway = seen.outputs, seen.map
     scores = change_scores(outputs, float(model.network.calibration.change_temperature))
     looked = scan(current, model)
     return {

@@ -17,10 +17,13 @@ from medic_ad import (
     change,
     course,
     finding,
+    image,
     lesions,
     links,
     look,
+    model,
     processor,
+    readers,
     registration,
     road,
 )
@@ -40,8 +43,25 @@ def digest(*parts: object) -> str:
 READ_WITH = digest(
     *map(
         inspect.getsource,
-        (align, change, course, finding, lesions, links, look, processor, registration, road),
-    )
+        (
+            align,
+            change,
+            course,
+            finding,
+            image,
+            lesions,
+            links,
+            look,
+            processor,
+            registration,
+            road,
+        ),
+    ),
+    *(
+        path.read_text()
+        for package in (model, readers)
+        for path in sorted(Path(str(package.__file__)).parent.glob("*.py"))
+    ),
 )
 
 

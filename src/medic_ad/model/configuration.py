@@ -18,8 +18,7 @@ class MedicADConfig(Qwen2_5_VLConfig):
         qformer_hidden_size: width of both Q-Formers.
         qformer_layers: layers of both Q-Formers.
         qformer_heads: attention heads of both Q-Formers.
-        heatmap_channels: width of the fusion block and of the ConvNeXt blocks (stage 3), and of
-            the change map (stage 2).
+        heatmap_channels: width of the fusion block and of the ConvNeXt blocks (stage 3).
         pixel_channels: widths of the pixel branch at strides 2, 4, 8 ...; the change map takes the
             first two.
         image_size: side in pixels of the square that the processor fits an image into.

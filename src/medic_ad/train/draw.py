@@ -114,8 +114,11 @@ class Slices:
         kind = rng.choice(list(SCAN_KINDS), p=list(SCAN_KINDS.values()))
         image, mask, known = _grey(r.image[i]), r.mask[i], bool(r.labelled[i])
         sample, dialogue = r.samples[i], None
-        if sample.question and sample.answer and sample.prior is None and rng.random() < 0.5:
-            dialogue, kind = (sample.question, sample.answer), "real"
+        if sample.question and sample.answer and sample.prior is None:
+            # of an image without mask and label nothing else is known
+            alone = not (known or np.isfinite(r.label[i]))
+            if alone or rng.random() < 0.5:
+                dialogue, kind = (sample.question, sample.answer), "real"
         if not known:  # nothing is known to remove or to keep: drawn as it is
             kind = "real"
         if kind in ("transplant", "graft") and len(self.lesions):

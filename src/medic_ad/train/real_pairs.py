@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from medic_ad.errors import DataError
 from medic_ad.image import Image
 from medic_ad.processor import fit_square, grey_window
 from medic_ad.readers import read_image
+from medic_ad.train.render import state_of
 
 VERSION = "1"  # of this rendering; part of the cache's name
 EXCHANGED = {"worse": "better", "better": "worse", "stable": "stable", None: None}
@@ -101,7 +102,7 @@ def render_pairs(samples: Sequence[Sample], side: int, cache: Path) -> RealPairs
     pairs = [s for s in samples if s.prior and (s.change or s.question)]
     if not pairs:
         return None
-    key = hashlib.sha256(repr((VERSION, side, [astuple(s) for s in pairs])).encode())
+    key = hashlib.sha256(repr((VERSION, side, [state_of(s) for s in pairs])).encode())
     path = cache / f"pairs-{key.hexdigest()[:16]}.npz"
     if not path.is_file():
         dates = np.stack([aligned(s, side) for s in track(pairs, "aligning pairs")])

@@ -90,6 +90,12 @@ def _render(job: tuple[Sample, int, int]) -> tuple[np.ndarray, ...]:
     return *grey, mask if known else np.zeros((side, side), bool), np.array(known)
 
 
+def state_of(sample: Sample) -> tuple:
+    """A sample with size and time of its files, so that a corrected file is rendered again."""
+    files = [Path(p).stat() for p in (sample.image, sample.mask, sample.prior) if p]
+    return astuple(sample), [(f.st_size, f.st_mtime_ns) for f in files]
+
+
 def render(
     samples: Sequence[Sample], side: int, cache: Path, seed: int = 0, workers: int = 2
 ) -> Rendered:
@@ -99,7 +105,7 @@ def render(
     """
     if not samples:
         raise DataError("expected at least one sample to render, got none; check the split's name")
-    key = hashlib.sha256(repr((VERSION, side, seed, [astuple(s) for s in samples])).encode())
+    key = hashlib.sha256(repr((VERSION, side, seed, [state_of(s) for s in samples])).encode())
     path = cache / f"render-{key.hexdigest()[:16]}.npz"
     if not path.is_file():
         jobs = [(s, side, seed * 1_000_003 + i) for i, s in enumerate(samples)]

@@ -129,7 +129,8 @@ def split(data: str, name: str, exclude: str = "") -> list[Sample]:
         dataclasses.replace(
             s,
             image=str(root / s.image),
-            mask=s.mask and str(root / s.mask),
+            # of a pair without a label the mask is of the change, no lesion's
+            mask=None if s.prior and math.isnan(s.label) else s.mask and str(root / s.mask),
             prior=s.prior and str(root / s.prior),
         )
         for s in read_samples(data)
