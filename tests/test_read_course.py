@@ -163,9 +163,9 @@ def test_looks_in_batches_exchange_bit_for_bit(model: Model) -> None:
     made = study([deep(FIRST), deep(SECOND)], (20, SIDE, SIDE), (2.0, 1.0, 1.0))  # two batches
     now, then = made.image, made.priors[0].image
     forth, back = (compare_slices(align(a, b), model) for a, b in ((now, then), (then, now)))
-    np.testing.assert_array_equal(forth[1], -back[1])
-    assert len(forth[0]) == 20
-    for one, other in zip(forth[0], back[0], strict=True):
+    np.testing.assert_array_equal(forth.map, -back.map)
+    assert len(forth.outputs) == 20 and forth.gates[0].shape[0] == 20
+    for one, other in zip(forth.outputs, back.outputs, strict=True):
         assert torch.equal(one.logits[[2, 1, 0]], other.logits)
 
 
