@@ -241,6 +241,8 @@ def test_loading_a_base_says_nothing(published, capfd: pytest.CaptureFixture[str
     """The heads are new, which transformers reports as missing; other warnings still arrive."""
     handler = BufferingHandler(1000)
     of_transformers = logging.getLogger("transformers")
+    level = of_transformers.level  # the command line lowers it
+    of_transformers.setLevel(logging.WARNING)
     of_transformers.addHandler(handler)
     try:
         load_checkpoint(published[0])
@@ -249,3 +251,4 @@ def test_loading_a_base_says_nothing(published, capfd: pytest.CaptureFixture[str
         assert any("LOAD REPORT" in r.getMessage() for r in handler.buffer)
     finally:
         of_transformers.removeHandler(handler)
+        of_transformers.setLevel(level)

@@ -254,7 +254,9 @@ def test_scans_carry_their_mask_with_them(rendered: Rendered) -> None:
         assert (cell is None) == (not mask.any())
         if mask.sum() > 30:
             around = torch.nn.functional.max_pool2d(mask[None].float(), 9, 1, 4)[0].bool()
-            assert image[mask].mean() > image[around & ~mask].mean() + 0.1
+            assert (
+                image[mask].mean() > image[around & ~mask].mean() + 0.05
+            )  # a bright draw saturates
             marked += 1
     assert 45 <= marked <= 110  # real 0.34 and sham 0.14 of two thirds, transplants 0.18 of all
     own = [r for r in rows if r["mask"].any() and not np.array_equal(r["image"], r["clean"])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,12 @@ def test_a_question_of_the_table_is_asked_of_its_own_unflipped_image() -> None:
     asked = sample("a", question=QUESTION[0], answer=QUESTION[1])
     slices, rng = Slices(rendered([asked], known=False), masked=False), np.random.default_rng(0)
     rows = [slices.scan(rng) for _ in range(60)]
-    assert {row["dialogue"] for row in rows} == {None, QUESTION}
+    assert {row["dialogue"] for row in rows} == {QUESTION}  # nothing else is known of it
+    labelled = Slices(rendered([replace(asked, label=0.0)], known=False), masked=False)
+    rows += [labelled.scan(rng) for _ in range(60)]
+    assert {row["dialogue"] for row in rows[60:]} == {None, QUESTION}
     batch = scan_batch(rows, torch.Generator().manual_seed(0))
-    assert batch["label"].isnan().all()
+    assert batch["label"][:60].isnan().all() and (batch["label"][60:] == 0).all()
     leans: Counter = Counter()
     for image, dialogue in zip(batch["image"], batch["dialogue"], strict=True):
         leans[dialogue is not None, bool(image[:, 20:].mean() > image[:, :12].mean())] += 1

@@ -371,7 +371,9 @@ def trained(root: Path) -> Trained:
         return arguments(out.data, out.cache, **values)
 
     base.main(base.BaseArguments(**own(out=str(out.base), steps=150, language_steps=50)), config())
-    detect.main(detect.DetectArguments(**own(model=str(out.base), out=str(out.detect), steps=100)))
+    # half the weight for the frozen language model, whose loss hardly falls in so few steps
+    stage = own(model=str(out.base), out=str(out.detect), steps=100, language_weight=0.5)
+    detect.main(detect.DetectArguments(**stage))
     compare.main(
         compare.CompareArguments(**own(model=str(out.detect), out=str(out.compare), steps=75))
     )

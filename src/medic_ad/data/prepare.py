@@ -73,7 +73,7 @@ def prepare(
     notes: list[str] = []
     screen = Console(stderr=True)
     with (
-        _kept_when_interrupted(store),
+        _kept_when_interrupted(store, refused=csv is None),
         Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress,
     ):
 
@@ -112,13 +112,18 @@ def prepare(
 
 
 @contextmanager
-def _kept_when_interrupted(store: Path) -> Iterator[None]:
-    """The folder of a store, taken back with the store when the table is refused."""
+def _kept_when_interrupted(store: Path, refused: bool) -> Iterator[None]:
+    """The folder of a store, taken back with the store when a table is refused.
+
+    With `refused` it is kept then too: of a public set one torn file of many is fetched again.
+    """
     made = [folder for folder in store.absolute().parents if not folder.exists()]
     store.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except MedicADError:
+        if refused:
+            raise
         store.unlink(missing_ok=True)
         with suppress(OSError):  # another program has put something there
             for folder in made:

@@ -166,9 +166,11 @@ class LanguagePretraining(Stage):
         prompts: list[str],
         facts: list[Facts],
         merged: int,
+        seed: int,
         **_,
     ) -> dict:
         """`shown` are the indexes of the images in the order in which the prompts hold them."""
+        noise = torch.Generator().manual_seed(seed)  # a resumed run draws the same
         config = self.model.config
         text = self.processor.text(prompts, config, merged).to(image.device)
         images = self.processor.images(image, config)
@@ -182,13 +184,13 @@ class LanguagePretraining(Stage):
                         pooler_output=tuple(tokens[i] for i in shown)
                     )
                 },
-                ano_embeds=self.embed([fact for fact in facts if not fact.change]),
-                diff_embeds=self.embed([fact for fact in facts if fact.change]),
+                ano_embeds=self.embed([f for f in facts if not f.change], noise),
+                diff_embeds=self.embed([f for f in facts if f.change], noise),
                 labels=answer_labels(text["input_ids"], self.processor.tokenizer),
             ).loss
         }
 
-    def embed(self, facts: list[Facts]) -> torch.Tensor | None:
+    def embed(self, facts: list[Facts], generator: torch.Generator) -> torch.Tensor | None:
         """What stands at the stage tokens: `(n, P * P, D)`; `None` where there are none."""
         if not facts:
             return None
@@ -200,7 +202,8 @@ class LanguagePretraining(Stage):
         )
         weight = torch.stack([f.weight for f in facts]).to(device)[..., None]
         mixed = weight * said + (1 - weight) * doubted
-        return mixed + NOISE * embedding.weight.detach().std() * torch.randn_like(mixed)
+        noise = torch.randn(mixed.shape, generator=generator).to(mixed)
+        return mixed + NOISE * embedding.weight.detach().std() * noise
 
 
 @dataclass(frozen=True)
@@ -318,7 +321,7 @@ def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
             out["prompts"].append(prompt)
             out["facts"] += facts
             out["shown"] += seen
-        return {**out, "merged": merged}
+        return {**out, "merged": merged, "seed": int(rng.integers(2**62))}
 
     freeze(model, ("model.language_model", "model.visual.merger", "lm_head"))
     language = StageArguments(
