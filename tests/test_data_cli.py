@@ -53,6 +53,7 @@ def test_prepare_refuses_in_one_sentence(tmp_path: Path) -> None:
         (("slake",), "train questions of slake is missing"),
         (("chestx_det",), "ChestX_Det_train.json"),
         (("brain_tumour_cheng",), "index.csv"),
+        (("table", "--csv", tmp_path / "mine.csv", "--no-duplicates"), "leave --no-duplicates out"),
     ):
         done = invoke("prepare", *words, "--root", tmp_path, "--out", tmp_path / "x.parquet")
         assert done.exit_code == 2 and done.stdout == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from medic_ad.lesions import (
     KINDS,
     LesionChange,
     Tolerance,
-    count_kinds,
     load_change,
     match_lesions,
     measure_lesions,
@@ -72,6 +72,11 @@ def check_exchange(before, after, **options) -> tuple[LesionChange, ...]:
     swap = {"worse": "better", "better": "worse"}
     assert load_change(other) == (swap.get(label, label), mixed)
     return one
+
+
+def count_kinds(changes: Sequence[LesionChange]) -> dict[str, int]:
+    """How many changes are of each kind, all kinds named."""
+    return {kind: sum(c.kind == kind for c in changes) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", FATES)
@@ -156,7 +161,7 @@ def test_empty_dates() -> None:
     nothing = planted()
     assert match_lesions(nothing, nothing, SPACING) == ()
     assert load_change(()) == ("stable", False)
-    assert measure_lesions(nothing, SPACING).load_ml == 0
+    assert measure_lesions(nothing, SPACING).items == ()
     course = follow_lesions([measure_lesions(nothing, SPACING)] * 3)
     assert course.counts == (0, 0, 0) and course.history() == {}
     assert kinds(check_exchange(nothing, planted(A, B), spacing_mm=SPACING)) == ["new", "new"]

@@ -20,6 +20,8 @@ from medic_ad.look import compare, look
 from medic_ad.model.calibration import Calibration
 from medic_ad.model.compare import CHANGE_LABELS, CompareOutput
 from medic_ad.model.detect import AnomalyProcessor
+from medic_ad.model.modeling import Vision
+from medic_ad.model.pixel import ResidualBlock
 from medic_ad.road import read
 from medic_ad.study import read_study
 
@@ -265,3 +267,17 @@ def test_uncalibrated_weights_cannot_read(tmp_path: Path) -> None:
     study = read_study(tmp_path / "scan.png", modality="MR", body_part="BRAIN")
     with pytest.raises(ModelError, match="never fitted; run `medic-ad calibrate`"):
         read(study, tiny.model())
+
+
+def test_the_gate_reads_mean_and_spread_of_the_tap_past_the_middle() -> None:
+    taps = [torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    features = Vision(taps=taps).gate_features()
+    assert features.shape == (2, 6)
+    for tap, found in zip(taps, features, strict=True):
+        assert torch.allclose(found[:3], tap[2].mean((1, 2)))
+        assert torch.allclose(found[3:], tap[2].flatten(1).std(1))
+
+
+def test_a_fresh_residual_block_is_the_identity() -> None:
+    x = torch.randn(1, 8, 6, 6)
+    assert torch.equal(ResidualBlock(8)(x), x)

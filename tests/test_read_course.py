@@ -15,12 +15,13 @@ from course_cases import DAYS, SIDE, Ball, calibrated, mask, seer, study
 from tiny import canvases
 
 from medic_ad.align import align
-from medic_ad.change import compare_slices
+from medic_ad.change import compare_slices, compare_studies
 from medic_ad.course import StudyCourse
 from medic_ad.errors import MedicADError, StudyError
 from medic_ad.lesions import EXCHANGED
 from medic_ad.load import Model
 from medic_ad.look import joined, look, parted
+from medic_ad.model.calibration import Calibration
 from medic_ad.report.report import Report
 from medic_ad.report.rules import NOT_MEASURED
 from medic_ad.report.schema import validate
@@ -167,6 +168,20 @@ def test_looks_in_batches_exchange_bit_for_bit(model: Model) -> None:
     assert len(forth.outputs) == 20 and forth.gates[0].shape[0] == 20
     for one, other in zip(forth.outputs, back.outputs, strict=True):
         assert torch.equal(one.logits[[2, 1, 0]], other.logits)
+
+
+def test_a_pair_is_judged_by_all_its_slices(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = study([deep(FIRST), deep(SECOND)], (20, SIDE, SIDE), (2.0, 1.0, 1.0))
+    judged: list[int] = []
+    entry = Calibration.entry
+
+    def recorded(calibration: Calibration, features: torch.Tensor) -> tuple[int, float, float]:
+        judged.append(len(features))
+        return entry(calibration, features)
+
+    monkeypatch.setattr(Calibration, "entry", recorded)
+    compare_studies(made.priors[0], made, model)
+    assert judged == [20, 20]
 
 
 def test_a_look_in_parts_is_the_look(model: Model) -> None:

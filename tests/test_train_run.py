@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image as Picture
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
@@ -221,6 +222,11 @@ def test_rendering_is_kept_and_made_once(data: Path, rendered: Rendered, tmp_pat
     assert file.stat().st_mtime_ns == stamp and np.array_equal(one.clean, again.clean)
     render(train[:4], tiny.SIDE, tmp_path, seed=1, workers=1)
     assert len(list(tmp_path.iterdir())) == 2
+    mended = tmp_path.parent / "mended.png"  # the same path, other pixels
+    for side in (96, 80):
+        Picture.fromarray(tiny.head(1, False, side)[0]).save(mended)
+        render([replace(train[0], image=str(mended), mask=None)], tiny.SIDE, tmp_path, workers=1)
+    assert len(list(tmp_path.iterdir())) == 4
     with pytest.raises(DataError, match="at least one sample"):
         render([], tiny.SIDE, tmp_path)
 

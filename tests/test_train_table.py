@@ -173,3 +173,13 @@ def test_a_table_without_masks_or_pairs_cannot_train_compare(tmp_path: Path) -> 
     with pytest.raises(DataError, match="priors with a change, found neither"):
         compare.main(arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_mask_of_a_change_is_no_lesion(tmp_path: Path) -> None:
+    info = TableInfo(name="table", licence="yours", ship=False, root=tmp_path.as_posix())
+    samples = [
+        sample("pair", prior="before.png", change="worse", mask="change.png"),
+        sample("ill", prior="before.png", label=1.0, mask="lesion.png"),
+    ]
+    read = split(str(write_samples(samples, tmp_path / "t.parquet", info)), "train")
+    assert [s.mask for s in read] == [None, f"{tmp_path.as_posix()}/lesion.png"]

@@ -8,7 +8,6 @@ lesion of one voxel is not lost and exchanging the dates exchanges the answer ex
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,11 +110,6 @@ class Lesions:
     @property
     def voxel_ml(self) -> float:
         return math.prod(self.spacing_mm) / 1000.0
-
-    @property
-    def load_ml(self) -> float:
-        """Volume of all lesions together."""
-        return math.fsum(lesion.volume_ml for lesion in self.items)
 
 
 def measure_lesions(mask: np.ndarray, spacing_mm: Sequence[float]) -> Lesions:
@@ -319,12 +313,6 @@ def load_change(
     sign = _grown((before, after), tolerance.growth, tolerance.change_ml)
     grown = {c.grown for c in counted}
     return {1: "worse", 0: "stable", -1: "better"}[sign], {1, -1} <= grown
-
-
-def count_kinds(changes: Sequence[LesionChange]) -> dict[str, int]:
-    """How many changes are of each kind, all kinds named."""
-    counted = Counter(c.kind for c in changes)
-    return {kind: counted[kind] for kind in KINDS}
 
 
 def _alike(first: Lesions, second: Lesions, tolerance: Tolerance) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,21 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from medic_ad import (
-    align,
-    change,
-    course,
-    finding,
-    image,
-    lesions,
-    links,
-    look,
-    model,
-    processor,
-    readers,
-    registration,
-    road,
-)
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling
 from medic_ad.load import Model
@@ -40,28 +24,16 @@ def digest(*parts: object) -> str:
 
 
 # What predictions are made with, beside the weights; a change of it makes them anew.
+PACKAGE = Path(__file__).parents[1]
+READ_WITH_FILES = (
+    *(f"{name}.py" for name in ("align", "change", "course", "finding", "image", "lesions")),
+    *(f"{name}.py" for name in ("links", "look", "processor", "registration", "road")),
+    "evaluate/predict.py",
+    "model/*.py",
+    "readers/*.py",
+)
 READ_WITH = digest(
-    *map(
-        inspect.getsource,
-        (
-            align,
-            change,
-            course,
-            finding,
-            image,
-            lesions,
-            links,
-            look,
-            processor,
-            registration,
-            road,
-        ),
-    ),
-    *(
-        path.read_text()
-        for package in (model, readers)
-        for path in sorted(Path(str(package.__file__)).parent.glob("*.py"))
-    ),
+    [path.read_text() for name in READ_WITH_FILES for path in sorted(PACKAGE.glob(name))]
 )
 
 

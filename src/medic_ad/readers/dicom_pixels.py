@@ -124,7 +124,7 @@ def _stored(dataset: Dataset, name: str, notes: list[str]) -> NDArray[Any]:
     package = next((p for start, p in _PACKAGES if syntax.startswith(start)), None)
     try:
         available = get_decoder(syntax).is_available
-    except NotImplementedError:
+    except NotImplementedError:  # what pydicom raises for a syntax that it has no decoder for
         available, package = False, None
     if not available:
         remedy = (
