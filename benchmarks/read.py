@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from medic_ad.evaluate.speed import measure_speed
+from medic_ad.evaluate.card.speed import measure_speed
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):

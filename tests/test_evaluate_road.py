@@ -19,11 +19,12 @@ from medic_ad.align import align
 from medic_ad.data.prepare import prepare
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError, ModelError
-from medic_ad.evaluate import card, flair, language, longitudinal, markdown, sanity, unet
+from medic_ad.evaluate import markdown, unet
 from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.compare import compare_all, read_both_ways
+from medic_ad.evaluate.card import card, flair, language, longitudinal, sanity
+from medic_ad.evaluate.card.compare import compare_all, read_both_ways
+from medic_ad.evaluate.card.pairs import Pairs
 from medic_ad.evaluate.metrics import PixelCounts
-from medic_ad.evaluate.pairs import Pairs
 from medic_ad.evaluate.predict import as_image, predict
 from medic_ad.evaluate.store import Part, Store
 from medic_ad.evaluate.table import predictions_of

@@ -21,21 +21,23 @@ from typer.testing import CliRunner
 from medic_ad import cli
 from medic_ad.data.sample import read_info, read_samples, write_samples
 from medic_ad.errors import DataError, MedicADError
-from medic_ad.evaluate import detect_table, localise_table, run
+from medic_ad.evaluate import detect as stage_1
+from medic_ad.evaluate import localise as stage_3
+from medic_ad.evaluate import run
 from medic_ad.report.schema import NOTICE
 
 FAST: dict[str, Any] = {"resamples": 40}
 
 
 def detect(data: Path, out: Path, model: str = "seer", **more: Any) -> dict[str, Any]:
-    arguments = detect_table.DetectArguments(str(data), model, out=str(out), **(FAST | more))
-    assert detect_table.main(arguments) == out / "detect" / "figures.html"
+    arguments = stage_1.DetectArguments(str(data), model, out=str(out), **(FAST | more))
+    assert stage_1.main(arguments) == out / "detect" / "figures.html"
     return figures(out, "detect")
 
 
 def localise(data: Path, out: Path, model: str = "seer", **more: Any) -> dict[str, Any]:
-    arguments = localise_table.LocaliseArguments(str(data), model, out=str(out), **(FAST | more))
-    assert localise_table.main(arguments) == out / "localise" / "figures.html"
+    arguments = stage_3.LocaliseArguments(str(data), model, out=str(out), **(FAST | more))
+    assert stage_3.main(arguments) == out / "localise" / "figures.html"
     return figures(out, "localise")
 
 
@@ -264,7 +266,7 @@ def test_heatmaps_of_cases_have_one_scale(data):
     grey, faint = rng.random((40, 40)) * 255, np.full((40, 40), 0.02)
     faint[5:9, 5:9] = 0.04
     args = ((0.0, 255.0), 0.5, None)
-    drawn = [localise_table.curves.case(grey, args[0], m, *args[1:]) for m in (faint, faint * 0)]
+    drawn = [stage_3.curves.case(grey, args[0], m, *args[1:]) for m in (faint, faint * 0)]
     assert drawn[0] == drawn[1]  # a map near zero is not stretched into sight
 
 
@@ -357,10 +359,10 @@ def test_two_labels_of_one_image_are_refused(tmp_path):
     info = read_info(data)
     write_samples([*rows, dataclasses.replace(rows[0], label=1.0)], data, info)
     with pytest.raises(DataError, match="both 0 and 1"):
-        detect_table.labelled(str(data), "test")
+        stage_1.labelled(str(data), "test")
     asked = [dataclasses.replace(r, question="q", answer="a") for r in rows]
     write_samples([*rows, *asked], data, info)
-    images, keep, notes = detect_table.labelled(str(data), "test")
+    images, keep, notes = stage_1.labelled(str(data), "test")
     assert (
         len(images) == 4 and all(keep) and "8 rows of the split show 4 different images." in notes
     )

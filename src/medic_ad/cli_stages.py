@@ -43,16 +43,16 @@ TRAIN = {
 }
 EVALUATE = {
     "detect": Stage(
-        "medic_ad.evaluate.detect_table",
+        "medic_ad.evaluate.detect",
         "DetectArguments",
         "Image scores on your own table, beside trivial baselines.",
     ),
     "localise": Stage(
-        "medic_ad.evaluate.localise_table",
+        "medic_ad.evaluate.localise",
         "LocaliseArguments",
         "Heatmaps against the masks of your own table.",
     ),
-    "card": Stage("medic_ad.evaluate.card", "CardArguments", "The figures of MODEL_CARD.md."),
+    "card": Stage("medic_ad.evaluate.card.card", "CardArguments", "The figures of MODEL_CARD.md."),
     "unet": Stage(
         "medic_ad.evaluate.unet", "UnetArguments", "A U-Net on the same data, as a yardstick."
     ),

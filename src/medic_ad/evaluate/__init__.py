@@ -1,1 +1,1 @@
-"""Evaluation: what the model card says, measured through the same road that `read` takes."""
+"""Evaluation: figures of a model, measured through the same road that `read` takes."""

@@ -1,134 +1,213 @@
-"""Evaluation: heatmap against mask on tumour slices, beside a U-Net and the grey value itself."""
+"""`medic-ad evaluate localise`: heatmaps of any model on any table, beside the grey value."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from medic_ad.calibrate import HEATMAP_GRID
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.baselines import dice_by_level, intensity
-from medic_ad.evaluate.maps import Maps, by_size, false_areas
-from medic_ad.evaluate.material import CHENG, CLUSTER, cheng_twins, samples_of
-from medic_ad.evaluate.predict import as_image, columns, predict, threshold_of
-from medic_ad.evaluate.store import Context, Part, digest
-from medic_ad.evaluate.unet import UNet
-from medic_ad.readers import read_image
+from medic_ad.data.sample import Sample
+from medic_ad.errors import DataError
+from medic_ad.evaluate import curves
+from medic_ad.evaluate.bootstrap import Figure, Resampling
+from medic_ad.evaluate.grey import GREY, grey_maps
+from medic_ad.evaluate.maps import PIXEL_FIGURES, Maps, by_size, false_areas, within
+from medic_ad.evaluate.page import Measured, Picture, verdict
+from medic_ad.evaluate.regions import FreeResponse
+from medic_ad.evaluate.run import (
+    Run,
+    case_row,
+    finish,
+    picture,
+    record_of,
+    scope_figures,
+    start,
+)
+from medic_ad.evaluate.store import Part
+from medic_ad.evaluate.table import TableArguments, images_of, masks_of
 
-AIMS = {"pixel AUROC": ">= 0.97", "mean Dice": ">= 0.70", "pointing game": ">= 0.85"}
-NO_TUMOUR = "brain_no_tumour"
-
-
-def heatmaps_of(context: Context) -> dict[str, np.ndarray]:
-    """Predictions for the tumour slices as published, and how much of each twin's map is lesion."""
-    twins = cheng_twins(context)
-
-    def make() -> dict[str, np.ndarray]:
-        model = context.model
-        out: dict[str, np.ndarray] = {}
-        for name in ("image", "clean", "sham"):
-            images = [as_image(p, f"{name}.png") for p in getattr(twins, name)]
-            seen = predict(model, images, f"reading test slices ({name})")
-            out |= {f"{name}_{key}": value for key, value in columns(seen).items()}
-            thresholds = np.array([threshold_of(model, p) for p in seen])
-            out[f"{name}_threshold"] = thresholds
-            out[f"{name}_area"] = np.array(
-                [(p.heatmap >= t).mean() for p, t in zip(seen, thresholds, strict=True)]
-            )
-            if name == "image":
-                out["heatmap"] = np.stack([p.heatmap for p in seen])
-        return out
-
-    key = digest(context.seed, twins.image.shape, int(twins.clean.sum(dtype=np.int64)))
-    return context.store.predictions(context.weights, CHENG, key, make)
+WORST_LESIONS, WORST_NORMALS = 6, 2
+FIXED = len(HEATMAP_GRID)  # column of the fixed threshold, after those of the curve
+COMPARED = ("pixel AUROC", "mean Dice")
 
 
-def intensity_threshold(context: Context) -> float:
-    """The grey value of highest mean Dice on validation."""
-    samples = samples_of(context.root, CHENG, "val")
-
-    def make() -> dict[str, np.ndarray]:
-        rows = []
-        for s in bar(samples, "intensity threshold on val"):
-            mask = read_image(str(s.mask)).pixels > 0
-            rows.append(dice_by_level(intensity(read_image(s.image).pixels), mask))
-        return {"dice": np.array(rows)}
-
-    scores = context.store.material("intensity", digest([s.image for s in samples]), make)["dice"]
-    return float(HEATMAP_GRID[int(np.nanmean(scores, 0).argmax())])
+@dataclass
+class LocaliseArguments(TableArguments):
+    """Arguments of `medic-ad evaluate localise`."""
 
 
-def measure(context: Context) -> Part:
-    """Pixel AUROC, AP, Dice at the fixed threshold, pointing game; the U-Net in the same table."""
-    twins, seen = cheng_twins(context), heatmaps_of(context)
-    sampling = context.resampling(twins.groups, CLUSTER, f"{CHENG} test")
-    masks = twins.mask
-    methods = {"nano": Maps(list(seen["heatmap"]), list(masks), seen["image_threshold"])}
-    notes = [
-        "Maps lie on the file's own 224 x 224 grid; pixel AUROC and AP are pooled over all pixels. "
-        "The heatmap's threshold was chosen on validation, the gate is not applied.",
-    ]
-    if context.unet is not None:
-        unet = UNet.load(context.unet)
-        drawn = context.store.predictions(
-            unet.sha256,
-            f"{CHENG}-unet",
-            digest(twins.image.shape),
-            lambda: {"heatmap": unet.maps(list(twins.image), "U-Net on test slices")},
+def masked(data: str, name: str) -> tuple[list[Sample], list[np.ndarray | None], list[str]]:
+    """Images of a split, their masks (`None` where lesions are not known by pixel), and notes.
+
+    Raises:
+        DataError: there is no lesion mask.
+    """
+    images, notes = images_of(data, name)
+    if not any(s.mask for s in images):
+        raise DataError(
+            f"expected lesion masks in split {name!r} of {data}, got none; fill the column mask"
         )
-        thresholds = np.full(len(masks), unet.record["threshold"])
-        methods["U-Net"] = Maps(list(drawn["heatmap"]), list(masks), thresholds)
-        notes.append(unet.description())
-    level = intensity_threshold(context)
-    grey = [intensity(p.astype(np.float32)) for p in twins.image]
-    methods["grey value"] = Maps(grey, list(masks), np.full(len(masks), level))
-    notes.append(
-        f"Grey value: the pixel in the model's window; its threshold {level:.2f} is from val."
-    )
+    masks = masks_of(images)
+    known = [(s, m) for s, m in zip(images, masks, strict=True) if m is not None]
+    if not any(m.any() for _, m in known):
+        raise DataError(
+            f"expected a lesion in some mask of split {name!r} of {data}, all of them are empty; "
+            "check the masks"
+        )
+    if len(known) < len(images):
+        notes.append(f"{len(images) - len(known)} abnormal images without a mask are left out.")
+    odd = sum(s.label == 0 and bool(m.any()) for s, m in known)
+    odd += sum(s.label == 1 and not m.any() for s, m in known)
+    if odd:
+        notes.append(f"In {odd} images label and mask contradict each other; the mask counts.")
+    return images, masks, notes
+
+
+def lesion_figures(
+    maps: dict[str, Maps], lesion: np.ndarray, sampling: Resampling, own: str
+) -> list[Figure]:
+    """All figures on some images, methods beside each other, and the first one's differences."""
     figures = []
-    for name in AIMS | {"pixel AP": ""}:
-        for of, maps in methods.items():
-            aim = AIMS.get(name) if of == "nano" else None
-            figures.append(sampling.figure(name, maps.statistics[name], of, aim))
-        if "U-Net" in methods:
-            figures.append(
-                sampling.difference(
-                    name,
-                    methods["nano"].statistics[name],
-                    methods["U-Net"].statistics[name],
-                    "nano - U-Net",
-                )
-            )
-    figures += by_size(sampling, methods["nano"].dice, masks.mean((1, 2)))
-    figures.append(
-        sampling.mean("area drawn on the same slices, tumour inpainted", seen["clean_area"])
-    )
-    return Part("Localise", notes, figures)
+    for name in maps[own].statistics:
+        at = {of: within(m.statistics[name], lesion) for of, m in maps.items()}
+        figures += [sampling.figure(name, statistic, of) for of, statistic in at.items()]
+        if name in COMPARED:
+            figures += [
+                sampling.difference(name, at[own], at[of], f"{own} - {of}")
+                for of in maps
+                if of != own
+            ]
+    return figures
 
 
-def false_positives(context: Context) -> Part:
-    """Share of the image above the heatmap's threshold on slices without tumour."""
-    samples = samples_of(context.root, NO_TUMOUR, "test")
-
-    def make() -> dict[str, np.ndarray]:
-        images = [as_image(read_image(s.image).pixels, s.image) for s in samples]
-        seen = predict(context.model, images, "reading slices without tumour")
-        area = [(p.heatmap >= threshold_of(context.model, p)).mean() for p in seen]
-        return {**columns(seen), "area": np.array(area)}
-
-    key = digest([s.image for s in samples])
-    seen = context.store.predictions(context.weights, NO_TUMOUR, key, make)
-    calibration = context.model.network.calibration
-    high = calibration.band_high.cpu().numpy()[seen["entry"]]
-    inside = seen["in_scope"]
-    sampling = context.resampling(
-        [s.group for s in samples], "duplicate group", f"{NO_TUMOUR} test"
-    )
+def with_normals(run: Run, maps: dict[str, Maps], lesion: np.ndarray) -> Part | None:
+    """Pooled figures once more with the lesion-free images, and what is drawn on these."""
+    if lesion.all():
+        return None
+    normal, of = ~lesion, run.own.of
+    sampling = run.sampling()
     figures = [
-        *false_areas(sampling, seen["area"], inside, aim="<= 1 %"),
-        sampling.mean("share read as abnormal", (inside & (seen["score"] >= high))),
+        sampling.figure(f"{name}, all images", m.statistics[name], who)
+        for name in PIXEL_FIGURES
+        for who, m in maps.items()
     ]
-    notes = [
-        "Another source than the tumours, never trained on; T1, T2 and FLAIR in all planes, so "
-        "some lie outside the declared scope. Its labels say no tumour, not healthy.",
+    outside = run.sampling(normal)
+    figures += false_areas(outside, maps[of].area[normal], run.own.in_scope[normal], of)
+    figures += [
+        outside.mean("false-positive area, without the gate", m.area[normal], who)
+        for who, m in maps.items()
+        if who != of
     ]
-    return Part("False positives on slices without tumour", notes, figures)
+    note = f"{normal.sum()} images without lesion: label 0, or an empty mask."
+    return Part("With images that hold no lesion", [note], figures)
+
+
+def lesions(run: Run, free: dict[str, FreeResponse]) -> Part:
+    """Lesions counted one by one, at the fixed threshold."""
+    sampling, figures = run.sampling(), []
+    for of, found in free.items():
+        figures.append(sampling.figure("share of lesions found", found.sensitivity(FIXED), of))
+        figures.append(sampling.mean("false marks per image", found.false[:, FIXED], of))
+    note = (
+        "At the fixed threshold; every drawn region (8-connected) makes one mark, its highest "
+        "pixel, which finds the lesion that it lies in or is false. The curve below sweeps "
+        "thresholds from 0.05 to 0.95."
+    )
+    return Part("Lesion by lesion", [note], figures)
+
+
+def one_per_group(run: Run, maps: dict[str, Maps], lesion: np.ndarray) -> Part | None:
+    """One image of each group, where groups hold several."""
+    keep = np.zeros(len(lesion), bool)
+    keep[np.flatnonzero(lesion)] = run.pick(lesion).one_per_group()
+    if keep.sum() == lesion.sum():
+        return None
+    note = (
+        f"{lesion.sum()} images with a lesion in {keep.sum()} groups; one of each is drawn by the "
+        "seed. The figures above count every image and resample whole groups."
+    )
+    figures = lesion_figures({run.own.of: maps[run.own.of]}, keep, run.sampling(keep), run.own.of)
+    return Part("One image of each group", [note], figures)
+
+
+def worst(run: Run, maps: Maps, lesion: np.ndarray) -> list[Picture]:
+    """Lesions of lowest Dice, and the largest areas drawn where there is none."""
+    dices = np.where(lesion, maps.dice, np.inf)
+    low = np.argsort(dices, kind="stable")[: min(WORST_LESIONS, int(lesion.sum()))]
+    area = np.where(lesion, -1.0, maps.area)
+    high = [i for i in np.argsort(-area, kind="stable")[:WORST_NORMALS] if area[i] > 0]
+    return [picture(run, i, f"Dice {maps.dice[i]:.3f}") for i in low] + [
+        picture(run, i, f"no lesion, {area[i]:.2%} of the image drawn") for i in high
+    ]
+
+
+def main(arguments: LocaliseArguments) -> Path:
+    """Measure heatmaps on one split of a table; predictions that exist are used again."""
+    images, found, notes = masked(arguments.data, arguments.split)
+    run = start("localise", arguments, images, [m is not None for m in found], notes)
+    masks = [m for m in found if m is not None]
+    lesion = np.array([m.any() for m in masks])
+    models = [p for p in (run.own, run.other) if p is not None]
+    fixed = {p.of: p.fitted("heatmap_threshold") for p in models}
+    drawn_by = {p.of: p.heatmaps for p in models}
+    maps = {of: Maps(drawn_by[of], masks, fixed[of]) for of in fixed}
+    maps[GREY], grey_note, drawn_by[GREY], fixed[GREY] = grey_maps(run, masks)
+    sampling, own = run.sampling(lesion), run.own.of
+    free = {
+        of: FreeResponse(
+            drawn_by[of], masks,
+            np.column_stack([np.broadcast_to(HEATMAP_GRID, (len(masks), FIXED)), fixed[of]]),
+        )
+        for of in maps
+    }  # fmt: skip
+    scope, scope_note = scope_figures(run)
+    note = (
+        f"{lesion.sum()} images with a lesion, on the grids of their files; pixel figures are "
+        "pooled over their pixels. The heatmap's threshold is the one stored with the weights."
+    )
+    figures = lesion_figures(maps, lesion, sampling, own)
+    difference = next(f for f in figures if (f.name, f.of) == ("mean Dice", f"{own} - {GREY}"))
+    sentence, beats = verdict(difference, own, GREY)
+    area = np.array([m.mean() for m in masks])[lesion]
+    parts = [
+        Part("Localisation", [note, *run.notes, grey_note, scope_note], figures + scope),
+        Part("By lesion size", ["Thirds of the images with a lesion."],
+             by_size(sampling, maps[own].dice[lesion], area, own)),
+        lesions(run, free), with_normals(run, maps, lesion), one_per_group(run, maps, lesion),
+    ]  # fmt: skip
+    points = {of: f.curve() for of, f in free.items()}
+    shown = {of: (false[:FIXED], found[:FIXED]) for of, (false, found) in points.items()}
+    return finish(
+        run,
+        Measured(
+            stage="localise",
+            provenance=record_of(run),
+            verdict=sentence,
+            beats_baseline=beats,
+            parts=[part for part in parts if part is not None],
+            curves=[
+                Picture("Free response", curves.free_response(shown)),
+                Picture("ROC of the pixels", curves.pixel_roc(maps, lesion)),
+            ],
+            worst=worst(run, maps[own], lesion),
+            worst_words="Lesions of lowest Dice, and the largest areas drawn without a lesion.",
+            cases=[
+                case_row(run, i)
+                | {
+                    "dice": f"{maps[own].dice[i]:.6f}" if lesion[i] else "",
+                    "drawn_area": f"{maps[own].area[i]:.6f}",
+                    "lesion_area": f"{masks[i].mean():.6f}",
+                }
+                for i in range(len(masks))
+            ],
+            extra={
+                "best_baseline": GREY,
+                "free_response": {
+                    of: {"false_per_image": list(f), "lesions_found": list(t)}
+                    for of, (f, t) in shown.items()
+                },
+            },
+        ),
+    )

@@ -9,7 +9,7 @@ from medic_ad.align import align
 from medic_ad.change import change_scores, compare_slices
 from medic_ad.data.sample import Sample
 from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.material import samples_of
+from medic_ad.evaluate.card.material import samples_of
 from medic_ad.evaluate.metrics import PixelCounts
 from medic_ad.evaluate.store import Context, Part, digest
 from medic_ad.finding import change_label

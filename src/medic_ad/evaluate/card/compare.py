@@ -11,9 +11,9 @@ from medic_ad.align import align
 from medic_ad.change import change_scores, compare_slices
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling
-from medic_ad.evaluate.material import CHENG, CLUSTER
+from medic_ad.evaluate.card.material import CHENG, CLUSTER
+from medic_ad.evaluate.card.pairs import Pairs, held_out_pairs
 from medic_ad.evaluate.metrics import PixelCounts, macro_f1
-from medic_ad.evaluate.pairs import Pairs, held_out_pairs
 from medic_ad.evaluate.predict import as_image
 from medic_ad.evaluate.store import Context, Part, digest
 from medic_ad.finding import change_label

@@ -13,7 +13,7 @@ from medic_ad.evaluate import metrics
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.baselines import oriented
 from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.material import MADE_WITH, METHOD, repaired, samples_of, sham_repaired
+from medic_ad.evaluate.card.material import MADE_WITH, METHOD, repaired, samples_of, sham_repaired
 from medic_ad.evaluate.predict import as_image, columns, predict
 from medic_ad.evaluate.store import Context, Part, digest
 from medic_ad.processor import grey_window

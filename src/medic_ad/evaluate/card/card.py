@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from medic_ad.evaluate import (
+from medic_ad.evaluate.card import (
     ablate,
     compare,
     detect,
@@ -23,8 +23,8 @@ from medic_ad.evaluate import (
     sanity,
     speed,
 )
+from medic_ad.evaluate.card.material import CHENG, samples_of
 from medic_ad.evaluate.markdown import fragment, insert, refuse_without_markers
-from medic_ad.evaluate.material import CHENG, samples_of
 from medic_ad.evaluate.record import provenance, without_nan
 from medic_ad.evaluate.store import Context, Part, Store
 from medic_ad.load import load_model

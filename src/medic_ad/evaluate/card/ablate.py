@@ -10,7 +10,7 @@ import torch
 
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import mean_of
-from medic_ad.evaluate.material import CHENG, CLUSTER, Twins, cheng_twins
+from medic_ad.evaluate.card.material import CHENG, CLUSTER, Twins, cheng_twins
 from medic_ad.evaluate.metrics import PixelCounts
 from medic_ad.evaluate.predict import as_image, predict
 from medic_ad.evaluate.store import Context, Part, digest

@@ -9,7 +9,7 @@ import torch
 
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
-from medic_ad.evaluate.material import CHENG, CLUSTER, METHOD, cheng_twins
+from medic_ad.evaluate.card.material import CHENG, CLUSTER, METHOD, cheng_twins
 from medic_ad.evaluate.predict import as_image
 from medic_ad.evaluate.store import Context, Part, digest
 from medic_ad.image import Image
