@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLForConditionalGeneration
@@ -58,29 +59,48 @@ class Vision(ModelOutput):
 def by_grid(function: Callable, *lists: Sequence[torch.Tensor]) -> list:
     """Apply a batched function to per-image tensors, one batch per shape, order kept.
 
-    Returns one result per image: a tensor without batch axis, or a `ModelOutput` of such.
+    An entry may be a tuple of tensors. Returns one result per image: a tensor without batch axis,
+    or a `ModelOutput` of such.
     """
     groups = defaultdict(list)
-    for index, tensors in enumerate(zip(*lists, strict=True)):
-        groups[tuple(t.shape for t in tensors)].append(index)
+    for index, entries in enumerate(zip(*lists, strict=True)):
+        shapes = tuple(
+            tuple(t.shape for t in (entry if isinstance(entry, tuple) else (entry,)))
+            for entry in entries
+        )
+        groups[shapes].append(index)
     results: list = [None] * len(lists[0])
     for indexes in groups.values():
-        out = function(*(torch.stack([column[i] for i in indexes]) for column in lists))
+        out = function(*(batched([column[i] for i in indexes]) for column in lists))
         if isinstance(out, ModelOutput):
-            rows = zip(*(value.unbind(0) for value in out.values()), strict=True)
+            rows = zip(*(unbatched(value) for value in out.values()), strict=True)
             split = [type(out)(**dict(zip(out.keys(), row, strict=True))) for row in rows]
         else:
-            split = out.unbind(0)
+            split = unbatched(out)
         for index, row in zip(indexes, split, strict=True):
             results[index] = row
     return results
+
+
+def batched(entries: Sequence) -> Any:
+    """Tensors, or tuples of tensors, of n images -> the same with a batch axis."""
+    if isinstance(entries[0], tuple):
+        return tuple(torch.stack(column) for column in zip(*entries, strict=True))
+    return torch.stack(list(entries))
+
+
+def unbatched(value: Any) -> list:
+    """The inverse of `batched`."""
+    if isinstance(value, tuple):
+        return list(zip(*(tensor.unbind(0) for tensor in value), strict=True))
+    return list(value.unbind(0))
 
 
 def stack(outputs: Sequence[ModelOutput]) -> ModelOutput:
     """Per-image outputs of one grid -> one output with a batch axis."""
     first = outputs[0]
     return type(first)(
-        **{f.name: torch.stack([getattr(o, f.name) for o in outputs]) for f in fields(first)}
+        **{f.name: batched([getattr(o, f.name) for o in outputs]) for f in fields(first)}
     )
 
 
@@ -187,7 +207,10 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 t.T.reshape(-1, h // merge, w // merge)
                 for t, (h, w) in zip(tokens, grids, strict=True)
             ],
-            images=[unpatchify(p, g, vision) for p, g in zip(patches, grids, strict=True)],
+            images=[
+                unpatchify(p, g, vision).to(tower.dtype)
+                for p, g in zip(patches, grids, strict=True)
+            ],
             encoder=BaseModelOutputWithPooling(
                 last_hidden_state=out.last_hidden_state, pooler_output=tokens
             ),
@@ -195,20 +218,16 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
 
     def detect(self, vision: Vision) -> list[DetectOutput]:
         """Stage 1 for every image; no text is generated."""
-        return by_grid(self.detector, vision.taps, vision.merged)
+        return by_grid(self.detector, vision.taps, vision.merged, vision.images)
 
     def compare(
         self, vision: Vision, detected: Sequence[DetectOutput], pairs: Sequence[tuple[int, int]]
     ) -> list[CompareOutput]:
         """Stage 2 for pairs `(baseline, follow-up)` of image indexes on one grid each."""
 
-        def date(i: int) -> tuple[torch.Tensor, ...]:
-            return (
-                detected[i].modulated,
-                detected[i].map_logits,
-                vision.merged[i],
-                vision.images[i],
-            )
+        def date(i: int) -> tuple:
+            seen = detected[i]
+            return seen.modulated, seen.map_logits, vision.merged[i], seen.pixels[:2]
 
         columns = [[*date(b), *date(f)] for b, f in pairs]
         return by_grid(
@@ -217,7 +236,12 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
 
     def explain(self, vision: Vision, detected: Sequence[DetectOutput]) -> list[torch.Tensor]:
         """Stage 3: heatmap logits `(H, W)` per image."""
-        return by_grid(self.explainer, vision.taps, [d.embeds for d in detected], vision.images)
+        return by_grid(
+            self.explainer,
+            vision.taps,
+            [d.embeds for d in detected],
+            [d.pixels for d in detected],
+        )
 
     def forward(
         self,

@@ -25,7 +25,7 @@ from medic_ad.errors import DataError
 from medic_ad.train.render import Rendered
 from medic_ad.words import cell_of
 
-SCAN_KINDS = {"real": 0.34, "sham": 0.14, "clean": 0.26, "transplant": 0.18, "graft": 0.08}
+SCAN_KINDS = {"real": 0.28, "sham": 0.14, "clean": 0.3, "transplant": 0.14, "graft": 0.14}
 PAIR_KINDS = {"grown": 0.3, "new": 0.1, "sham": 0.45, "absent": 0.15}
 MINIMUM_LESION = 6  # pixels on the canvas below which a slice is drawn as neither class
 

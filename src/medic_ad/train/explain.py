@@ -50,15 +50,15 @@ class ExplainStage(Stage):
     def forward(self, pixels: dict, mask: torch.Tensor, twin: torch.Tensor, **_) -> dict:
         with torch.no_grad():
             vision = self.model.encode(**pixels)
-            taps, merged = torch.stack(vision.taps), torch.stack(vision.merged)
-            ano = self.model.detector(taps, merged).embeds
+            taps = torch.stack(vision.taps)
+            detected = self.model.detector(
+                taps, torch.stack(vision.merged), torch.stack(vision.images)
+            )
             scans = len(mask)
             # the first len(twin) scans are also explained with their twin's <Ano>; twins come last
             index = torch.cat([torch.arange(scans), torch.arange(len(twin))])
-            condition = torch.cat([ano[:scans], ano[scans:]])
-        images = torch.stack(vision.images)
-        logits = self.model.explainer(taps[index], condition, images[index])
-        logits = logits.float()
+            levels = [level[index] for level in detected.pixels]
+        logits = self.model.explainer(taps[index], detected.embeds, levels).float()
         loss = self.loss(logits[:scans, None], mask[:, None])
         lesion = mask[: len(twin)]
         told_normal = (logits[scans:].sigmoid() * lesion).sum() / lesion.sum().clamp(min=1)
