@@ -34,7 +34,7 @@ REAL_SHARE = 0.5  # of the pairs, where the table has labelled ones
 class CompareArguments(StageArguments):
     """Arguments of `medic-ad train compare`."""
 
-    steps: int = field(default=500, metadata={"help": "optimiser steps"})
+    steps: int = field(default=1000, metadata={"help": "optimiser steps"})
     batch: int = field(default=12, metadata={"help": "pairs a step, in either order"})
     label_weight: float = field(default=1.0, metadata={"help": "of worse / stable / better"})
     map_weight: float = field(default=1.0, metadata={"help": "of the signed change map"})

@@ -30,7 +30,7 @@ TRAINED = ("detector.",)
 class DetectArguments(StageArguments):
     """Arguments of `medic-ad train detect`."""
 
-    steps: int = field(default=800, metadata={"help": "optimiser steps"})
+    steps: int = field(default=3000, metadata={"help": "optimiser steps"})
     pixel_weight: float = field(
         default=1.0, metadata={"help": "of the pixel loss, where masks exist"}
     )
