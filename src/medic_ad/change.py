@@ -14,9 +14,10 @@ from medic_ad.finding import Change, change_label
 from medic_ad.links import Frames
 from medic_ad.load import Model
 from medic_ad.look import BATCH, Look, compare, look, parted
-from medic_ad.model.compare import CHANGE_LABELS, CompareOutput
+from medic_ad.model.compare import CompareOutput
 from medic_ad.processor import fit_square, grey_window, restore
 from medic_ad.study import Study
+from medic_ad.words import CHANGE_LABELS
 
 STRONGEST = 0.1  # a volume's label comes from the tenth of its slices that changed most
 MINIMUM_FIELD = 0.05  # slices with less of the common field of view are not compared

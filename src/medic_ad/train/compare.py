@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from medic_ad import words
 from medic_ad.errors import DataError
-from medic_ad.model.compare import CHANGE_LABELS, CompareOutput, Date
+from medic_ad.model.compare import CompareOutput, Date
 from medic_ad.train.draw import pair_batch
 from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, soft_dice
 from medic_ad.train.real_pairs import render_pairs
@@ -82,7 +82,9 @@ class CompareStage(Stage):
             Date(*(c[0::2] for c in columns)), Date(*(c[1::2] for c in columns))
         )
         told = torch.tensor([c is not None for c in change])
-        target = torch.tensor([CHANGE_LABELS.index(c) for c in change if c], device=image.device)
+        target = torch.tensor(
+            [words.CHANGE_LABELS.index(c) for c in change if c], device=image.device
+        )
         label_loss = accuracy = map_loss = out.logits.new_zeros(())
         if told.any():
             label_loss = cross_entropy(out.logits[told], target)
