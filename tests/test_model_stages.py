@@ -24,6 +24,7 @@ from medic_ad.model.modeling import Vision
 from medic_ad.model.pixel import ResidualBlock
 from medic_ad.road import read
 from medic_ad.study import read_study
+from medic_ad.words import CHANGE_LABELS
 
 
 def detector(seed: int = 0) -> AnomalyProcessor:
