@@ -64,7 +64,7 @@ EVALUATE = {
     "lesions": Stage(
         "medic_ad.evaluate.lesions",
         "LesionArguments",
-        "Made lesions followed over time, with true masks.",
+        "Made lesions followed over time, with true masks and the model's own.",
     ),
 }
 CALIBRATE = Stage(
