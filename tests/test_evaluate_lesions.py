@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from course_cases import calibrated
-from scipy import ndimage
+from head_cases import AFFINE, SPACING, head
 
 from medic_ad.align import align
 from medic_ad.cli_stages import EVALUATE
@@ -17,21 +17,9 @@ from medic_ad.errors import DataError
 from medic_ad.evaluate import lesions, registration
 from medic_ad.evaluate.lesion_study import Outcome, judge, make_study, try_study
 from medic_ad.evaluate.lesions import LesionArguments, figures
-from medic_ad.evaluate.registration import RegistrationArguments, in_memory
+from medic_ad.evaluate.registration import RegistrationArguments
+from medic_ad.image import in_memory
 from medic_ad.lesions import measure_lesions
-
-SPACING = (2.0, 1.5, 1.5)
-AFFINE = np.array([[0, 0, 1.5, -60], [0, 1.5, 0, -75], [2.0, 0, 0, -64], [0, 0, 0, 1]])
-
-
-def head() -> np.ndarray:
-    """An ellipsoid with ventricles, folds and texture, without symmetry, in scanner units."""
-    grid = (64, 100, 84)
-    rng = np.random.default_rng(0)
-    d, h, w = np.meshgrid(*[np.linspace(-1.15, 1.15, n) for n in grid], indexing="ij")
-    tissue = 300 + 60 * np.sign(ndimage.gaussian_filter(rng.normal(size=grid), 3.0))
-    tissue[(d - 0.1) ** 2 / 0.1 + h**2 / 0.2 + (np.abs(w) - 0.2) ** 2 / 0.01 < 1] = 100
-    return np.where(d * d + h * h + w * w < 1, tissue, 0).astype(np.float32)
 
 
 def test_lesions_of_one_study_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +89,7 @@ def test_figures_count_what_they_say() -> None:
 
 
 def test_known_motion_of_a_small_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = in_memory(head(), AFFINE)
+    image = in_memory(head(), AFFINE, "MR", "BRAIN")
     monkeypatch.setattr(registration, "volumes", lambda root: {"head": image})
     registration.main(RegistrationArguments(out=str(tmp_path), transforms=1, resamples=10))
     record = json.loads((tmp_path / "registration.json").read_text())

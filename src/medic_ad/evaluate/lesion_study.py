@@ -11,9 +11,15 @@ from skimage.measure import label as label_components
 from medic_ad.align import Alignment, align
 from medic_ad.course import measure_date
 from medic_ad.data.acquire import Acquisition, acquire, acquire_labels, draw_acquisition
-from medic_ad.data.longitudinal import BLENDS, Host, Longitudinal, draw_longitudinal
-from medic_ad.evaluate.registration import in_memory
-from medic_ad.image import Image
+from medic_ad.data.longitudinal import (
+    BLENDS,
+    BRIGHT,
+    DARK,
+    Host,
+    Longitudinal,
+    draw_longitudinal,
+)
+from medic_ad.image import Image, in_memory
 from medic_ad.lesions import EXCHANGED, LesionChange, Lesions, match_lesions, measure_lesions
 from medic_ad.links import mapped
 from medic_ad.load import Model
@@ -21,7 +27,6 @@ from medic_ad.road import calibrated, scan
 
 LEAST_ML = 0.5  # of lesions whose volume error counts
 IN_VIEW = 0.99  # of a lesion on both dates, or it is left out
-DARK, BRIGHT = (0.5, 0.75), (1.3, 1.7)  # lesions on T1, on FLAIR
 TRUE = "true masks"
 
 
@@ -82,7 +87,7 @@ def make_study(
     study = draw_longitudinal(host, rng, 2, lesions, contrast, BLENDS["test"])
     ways = [draw_acquisition(rng, affine, host.clean.shape) for _ in range(2)]
     images = [
-        in_memory(acquire(volume, affine, how, rng), how.affine)
+        in_memory(acquire(volume, affine, how, rng), how.affine, "MR", "BRAIN")
         for volume, how in zip(study.volumes, ways, strict=True)
     ]
     truth = [

@@ -25,9 +25,9 @@ from medic_ad.train.run import (
     split,
     training_slices,
 )
+from medic_ad.train.volume_pairs import render_volume_pairs
 
 TRAINED = ("comparer.",)
-REAL_SHARE = 0.5  # of the pairs, where the table has labelled ones
 
 
 @dataclass
@@ -36,6 +36,10 @@ class CompareArguments(StageArguments):
 
     steps: int = field(default=500, metadata={"help": "optimiser steps"})
     batch: int = field(default=12, metadata={"help": "pairs a step, in either order"})
+    volumes: int = field(
+        default=0,
+        metadata={"help": "made studies of each volume of the table, for pairs of their slices"},
+    )
     label_weight: float = field(default=1.0, metadata={"help": "of worse / stable / better"})
     map_weight: float = field(default=1.0, metadata={"help": "of the signed change map"})
     language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
@@ -155,14 +159,16 @@ def main(arguments: CompareArguments) -> Path:
             "neither; fill the columns mask, or prior and change"
         )
     slices = training_slices(arguments, config.image_size) if masked else None
-    pools = [pool for pool in (slices, real) if pool is not None]
-
-    def pair(rng) -> dict:
-        pool = pools[int(rng.random() < REAL_SHARE)] if len(pools) > 1 else pools[0]
-        return pool.pair(rng)
+    made = None
+    if arguments.volumes:
+        made = render_volume_pairs(
+            samples, config.image_size, arguments.volumes, Path(arguments.cache), arguments.seed
+        )
+    pools = [pool for pool in (slices, real, made) if pool is not None]  # each as often
 
     def pairs(rng, generator):
-        batch = pair_batch([pair(rng) for _ in range(arguments.batch)], generator)
+        drawn = [pools[rng.integers(len(pools))].pair(rng) for _ in range(arguments.batch)]
+        batch = pair_batch(drawn, generator)
         given = batch.pop("dialogue")
         batch["dialogues"] = [
             asked or words.compare_dialogue(change, rng)

@@ -137,9 +137,9 @@ def measure(context: Context) -> Part:
             words = {"auroc": "voxel AUROC", "average_precision": "voxel AP"}[curve]
             each = [getattr(counts, curve)(one) for one in np.eye(len(patients))]
             figures.append(sampling.mean(f"{words}, mean over patients", np.array(each), name))
-    for name, values in maps.items():
-        each = lesion_f1(values, masks, brains)
-        figures.append(sampling.mean("F1 of changed lesions, mean over patients", each, name))
+    for name, drawn in maps.items():
+        f1 = lesion_f1(drawn, masks, brains)
+        figures.append(sampling.mean("F1 of changed lesions, mean over patients", f1, name))
     fixed = FreeResponse(maps[OURS], masks, np.full((len(patients), 1), CHANGED)).f1()[:, 0]
     figures.append(sampling.mean(f"F1 of changed lesions at |map| {CHANGED:g}", fixed))
     notes = [
