@@ -66,6 +66,11 @@ EVALUATE = {
         "LesionArguments",
         "Made lesions followed over time, with true masks and the model's own.",
     ),
+    "chest": Stage(
+        "medic_ad.evaluate.chest",
+        "ChestArguments",
+        "Chest radiographs over time, against laboratory values and case notes.",
+    ),
 }
 CALIBRATE = Stage(
     "medic_ad.calibrate",

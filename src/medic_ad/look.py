@@ -70,14 +70,20 @@ class Sweep:
         logits, evidence: `(n,)`, uncalibrated, as in `Look`.
         gate: `(n, F)`.
         heatmaps: float32 `(H, W)` each, on the slice's own grid, in [0, 1].
-        strongest: for each scope entry, the look at the slice of its highest calibrated logit.
+        highest: of each scope entry, its highest calibrated logit, the look at that batch and the
+            place in it.
     """
 
     logits: torch.Tensor
     evidence: torch.Tensor
     gate: torch.Tensor
     heatmaps: list[np.ndarray]
-    strongest: list[Look]
+    highest: dict[int, tuple[float, Look, int]]
+
+    def strongest(self, entry: int) -> Look:
+        """The look at the slice of a scope entry's highest calibrated logit; no pass is made."""
+        _, seen, place = self.highest[entry]
+        return parted(seen)[place]
 
 
 def sweep(
@@ -94,7 +100,7 @@ def sweep(
     """
     calibration = model.network.calibration
     looks, heatmaps = [], []
-    highest: dict[int, tuple[float, Look]] = {}
+    highest: dict[int, tuple[float, Look, int]] = {}
     for start in track(range(0, len(slices), BATCH)):
         stop = start + BATCH
         fitted = [
@@ -107,13 +113,12 @@ def sweep(
             restore(heatmap, geometry).clip(0, 1)
             for heatmap, (_, geometry) in zip(seen.heatmaps, fitted, strict=True)
         ]
-        parts = parted(seen)
         for entry in range(len(calibration.slope)):
             value, place = calibration.logit(entry, seen.logits, seen.evidence).max(0)
             if entry not in highest or float(value) > highest[entry][0]:
-                highest[entry] = float(value), parts[int(place)]
+                highest[entry] = float(value), seen, int(place)
     logits, evidence, gate = (torch.cat(column) for column in zip(*looks, strict=True))
-    return Sweep(logits, evidence, gate, heatmaps, [kept for _, kept in highest.values()])
+    return Sweep(logits, evidence, gate, heatmaps, highest)
 
 
 @torch.inference_mode()

@@ -108,7 +108,7 @@ def scan(image: Image, model: Model, track: Track = iter) -> Scan:
     for index, drawn in zip(indexes, seen.heatmaps, strict=True):
         heatmap[index] = drawn
     heatmap = heatmap if image.is_volume else heatmap[0]
-    return Scan(entry, distance, limit, float(score), heatmap, seen.strongest[entry])
+    return Scan(entry, distance, limit, float(score), heatmap, seen.strongest(entry))
 
 
 def calibrated(model: Model, entry: int | None) -> Callable[[str], float | None]:

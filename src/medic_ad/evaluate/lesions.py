@@ -7,7 +7,6 @@ registration being estimated from the images of both dates; a model's own masks 
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
 from medic_ad.evaluate.lesion_study import LEAST_ML, TRUE, Outcome, make_study, try_study
 from medic_ad.evaluate.markdown import table
+from medic_ad.evaluate.record import write_figures
 from medic_ad.image import Image
 from medic_ad.load import load_model
 from medic_ad.readers import read_image
@@ -156,17 +156,9 @@ def write(arguments: LesionArguments, outcomes: list[Outcome]) -> Path:
         lines += [f"## {host}", "", *table(rows), ""]
     for masks in dict.fromkeys(o.masks for o in outcomes):
         lines += [_classes([o for o in outcomes if o.masks == masks], masks), ""]
-    out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
-    record = {
-        "arguments": dataclasses.asdict(arguments),
-        "figures": [dataclasses.asdict(f) for rows in found.values() for f in rows],
-        "outcomes": [dataclasses.asdict(o) for o in outcomes],
-    }
-    (out / "lesions.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    report = out / "lesions.md"
-    report.write_text("\n".join(lines), encoding="utf-8")
-    return report
+    every = [f for rows in found.values() for f in rows]
+    kept = [dataclasses.asdict(o) for o in outcomes]
+    return write_figures(arguments, "lesions", every, lines, outcomes=kept)
 
 
 def _classes(outcomes: list[Outcome], masks: str) -> str:

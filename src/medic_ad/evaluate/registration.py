@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from medic_ad.errors import DataError
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling
 from medic_ad.evaluate.markdown import table
+from medic_ad.evaluate.record import write_figures
 from medic_ad.image import Image, in_memory
 from medic_ad.readers import read_image
 
@@ -144,14 +144,5 @@ def main(arguments: RegistrationArguments) -> Path:
     found = figures(trials, arguments.seed, arguments.resamples)
     unit = Resampling(list(images), "volume", "known rigid transforms", arguments.seed)
     found.append(unit.mean("identical volumes unchanged", identical(images), "align", "1"))
-    out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
-    record = {
-        "arguments": dataclasses.asdict(arguments),
-        "figures": [dataclasses.asdict(f) for f in found],
-        "trials": [dataclasses.asdict(t) for t in trials],
-    }
-    (out / "registration.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    report = out / "registration.md"
-    report.write_text("\n".join(table(found)) + "\n", encoding="utf-8")
-    return report
+    kept = [dataclasses.asdict(t) for t in trials]
+    return write_figures(arguments, "registration", found, table(found), trials=kept)

@@ -153,7 +153,7 @@ def main(arguments: CompareArguments) -> Path:
     samples = split(arguments.data, "train", arguments.exclude)
     real = render_pairs(samples, config.image_size, Path(arguments.cache))
     masked = any(sample.mask for sample in samples)
-    if not masked and real is None:
+    if not (masked or real or arguments.volumes):
         raise DataError(
             "expected lesions with masks to make pairs from, or priors with a change, found "
             "neither; fill the columns mask, or prior and change"
