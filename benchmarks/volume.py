@@ -53,21 +53,30 @@ def made(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def main(model: str) -> dict[str, object]:
-    read = [sys.executable, "-m", "medic_ad.cli", "read", "--model", model, "--json"]
-    read += ["--modality", "MR", "--body-part", "BRAIN"]
-    with tempfile.TemporaryDirectory() as folder:
-        files = made(Path(folder))
-        long = watched([*read, str(files["long"])], "medic-ad read long.nii")
-        pair = watched([*read, str(files["b"]), "--prior", str(files["a"])], "medic-ad read b.nii")
+def read(folder: Path, name: str, model: str, *files: str) -> dict[str, object]:
+    """Seconds and peak memory of one `medic-ad read` with its report, and what it said."""
+    command = [sys.executable, "-m", "medic_ad.cli", "read", *files, "--model", model]
+    command += ["--modality", "MR", "--body-part", "BRAIN", "--out", str(folder / name)]
+    seconds, peak = watched(command, f"medic-ad read {name}")
+    said = json.loads((folder / name / "report.json").read_text(encoding="utf-8"))
+    change = said["change"] and said["change"]["label"]  # out of scope would be quick
     return {
-        "slices": {"grid": LONG, "seconds": long[0], "peak_memory_mb": long[1], "aim_mb": AIM_MB},
-        "pair": {
-            "grid": PAIR,
-            "seconds": pair[0],
-            "peak_memory_mb": pair[1],
-            "aim_seconds": AIM_SECONDS,
-        },
+        "seconds": seconds,
+        "peak_memory_mb": peak,
+        "decision": said["decision"],
+        "change": change,
+    }
+
+
+def main(model: str) -> dict[str, object]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = {key: str(path) for key, path in made(folder).items()}
+        long = read(folder, "slices", model, files["long"])
+        pair = read(folder, "pair", model, files["b"], "--prior", files["a"])
+    return {
+        "slices": {"grid": LONG, "aim_mb": AIM_MB, **long},
+        "pair": {"grid": PAIR, "aim_seconds": AIM_SECONDS, **pair},
         "model": model,
         "cpu_count": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", "all cores"),
