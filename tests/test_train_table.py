@@ -139,7 +139,9 @@ def test_compare_learns_from_a_table_of_pairs_alone(pairs: Path, tmp_path: Path)
             bf16=False,
         )
     )
-    log = json.loads((out / "compare.run.json").read_text())["log"]
+    record = json.loads((out / "compare.run.json").read_text())
+    log = record["log"]
+    assert record["pairs_left_out"] == {}
     assert all(row["map"] == 0 for row in log if "map" in row)
     labels = [row["label"] for row in log if "label" in row]
     assert labels and labels[-1] < 0.6 < np.log(3)  # of three answers, told from four pairs

@@ -184,5 +184,6 @@ def main(arguments: CompareArguments) -> Path:
         Draws(pairs, arguments.seed),
         arguments,
         "compare",
+        pairs_left_out=real.refused if real else {},
     )
     return finish(model, processor, arguments)

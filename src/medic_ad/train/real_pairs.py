@@ -154,6 +154,7 @@ def render_pairs(
             "correct the column prior"
         )
     if reasons:
-        Console(stderr=True).print(f"{len(said)} of {len(first)} pairs are left out: {told}.")
+        told = f"{len(said)} of {len(first)} pairs are left out: {told}."
+        Console(stderr=True).print(told, markup=False, highlight=False)
     chosen = [(s, p.with_suffix(".npy")) for s, p in zip(rows, places, strict=True) if p in kept]
     return RealPairs([s for s, _ in chosen], [p for _, p in chosen], dict(reasons))
