@@ -142,7 +142,7 @@ def test_a_lesion_bears_one_number_in_table_findings_and_picture() -> None:
         r'class="number" style="left:([\d.]+)%;top:[\d.]+%">(\d+)<', report().to_html()
     )
     places = {int(number): float(x) for x, number in marks}
-    width = report().study.image.grid[1]
+    width = report().study.image.grid[-1]
     for number, finding in joined.items():
         assert places[number] == pytest.approx(min(100 * boxes[finding][-1] / width, 95), abs=0.01)
 
