@@ -7,27 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from course_cases import calibrated
+from head_cases import AFFINE, SPACING, head
 
+from medic_ad.align import align
 from medic_ad.cli_stages import EVALUATE
 from medic_ad.data.longitudinal import prepare_host
 from medic_ad.errors import DataError
 from medic_ad.evaluate import lesions, registration
-from medic_ad.evaluate.lesions import LesionArguments, Outcome, figures
-from medic_ad.evaluate.registration import RegistrationArguments, in_memory
-
-SPACING = (2.0, 1.5, 1.5)
-AFFINE = np.array([[0, 0, 1.5, -60], [0, 1.5, 0, -75], [2.0, 0, 0, -64], [0, 0, 0, 1]])
-
-
-def head() -> np.ndarray:
-    """An ellipsoid with ventricles, folds and texture, without symmetry, in scanner units."""
-    grid = (64, 100, 84)
-    rng = np.random.default_rng(0)
-    d, h, w = np.meshgrid(*[np.linspace(-1.15, 1.15, n) for n in grid], indexing="ij")
-    tissue = 300 + 60 * np.sign(ndimage.gaussian_filter(rng.normal(size=grid), 3.0))
-    tissue[(d - 0.1) ** 2 / 0.1 + h**2 / 0.2 + (np.abs(w) - 0.2) ** 2 / 0.01 < 1] = 100
-    return np.where(d * d + h * h + w * w < 1, tissue, 0).astype(np.float32)
+from medic_ad.evaluate.lesion_study import Outcome, judge, make_study, try_study
+from medic_ad.evaluate.lesions import LesionArguments, figures
+from medic_ad.evaluate.registration import RegistrationArguments
+from medic_ad.image import in_memory
+from medic_ad.lesions import measure_lesions
 
 
 def test_lesions_of_one_study_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +27,9 @@ def test_lesions_of_one_study_end_to_end(tmp_path: Path, monkeypatch: pytest.Mon
         return {"head": (prepare_host(head(), SPACING, rng), AFFINE)}
 
     monkeypatch.setattr(lesions, "hosts", small)
-    page = lesions.main(LesionArguments(out=str(tmp_path), studies=1, lesions=8, resamples=10))
+    page = lesions.main(
+        LesionArguments(out=str(tmp_path), model="", studies=1, lesions=8, resamples=10)
+    )
     record = json.loads((tmp_path / "lesions.json").read_text())
     value = {f["name"]: f["value"] for f in record["figures"]}
     assert value["matching F1"] >= 0.9
@@ -44,6 +38,40 @@ def test_lesions_of_one_study_end_to_end(tmp_path: Path, monkeypatch: pytest.Mon
     assert value["median volume error above 0.5 ml, carried by registration"] < 0.1
     assert sum(o["what"] == "kind" for o in record["outcomes"]) >= 4
     assert "matching F1" in page.read_text()
+
+
+def test_masks_of_a_model_are_judged_by_what_they_miss_and_invent() -> None:
+    rng = np.random.default_rng(1)
+    made = make_study("s", "head", prepare_host(head(), SPACING, rng), AFFINE, 8, rng)
+    spacings = [how.spacing_mm for how in made.ways]
+    masks = [labels > 0 for labels in made.truth]
+    followed = [f for f in made.study.fates[0] if f.kind in ("enlarged", "stable", "reduced")]
+    missed = next(f for f in followed if {*f.before, *f.after} <= made.visible)
+    masks[1][made.truth[1] == missed.after[0]] = False
+    masks[0][2:5, 2:5, 2:5] = True
+    dates = [measure_lesions(m, s) for m, s in zip(masks, spacings, strict=True)]
+    found = align(made.images[1], made.images[0])
+    true = {o.detail: o.value for o in try_study(made, None) if o.what == "link"}
+    outcomes = judge(made, found, dates, "mine")
+    assert {o.masks for o in outcomes} == {"mine"}
+    links = {o.detail: o.value for o in outcomes if o.what == "link"}
+    key = str((missed.before[0], missed.after[0]))
+    assert true[key] == 1 and links[key] == 0.5
+    wrong = [o.detail for o in outcomes if o.what == "kind" and not o.value]
+    assert missed.kind in wrong
+    assert [o.value for o in outcomes if o.what == "exchanged"] == [1.0]
+
+
+def test_a_model_that_sees_nothing_finds_nothing() -> None:
+    rng = np.random.default_rng(1)
+    made = make_study("s", "head", prepare_host(head(), SPACING, rng), AFFINE, 8, rng)
+    blind = calibrated()
+    blind.network.calibration.heatmap_threshold.fill_(1.0)
+    outcomes = [o for o in try_study(made, blind) if o.masks == "tiny"]
+    assert [o.value for o in outcomes if o.what == "in_scope"] == [1.0, 1.0]
+    found = {f.name: f.value for f in figures(outcomes, 0, 10, "head")}
+    assert found["matching F1"] == 0 == found["class of change right"]
+    assert found["median volume error above 0.5 ml, on its own grid"] == 1
 
 
 def test_figures_count_what_they_say() -> None:
@@ -61,7 +89,7 @@ def test_figures_count_what_they_say() -> None:
 
 
 def test_known_motion_of_a_small_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = in_memory(head(), AFFINE)
+    image = in_memory(head(), AFFINE, "MR", "BRAIN")
     monkeypatch.setattr(registration, "volumes", lambda root: {"head": image})
     registration.main(RegistrationArguments(out=str(tmp_path), transforms=1, resamples=10))
     record = json.loads((tmp_path / "registration.json").read_text())

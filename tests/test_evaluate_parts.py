@@ -16,6 +16,7 @@ from medic_ad.evaluate.card import card, compare, detect, localise
 from medic_ad.evaluate.card.material import cheng_twins, edited
 from medic_ad.evaluate.card.pairs import NEW, bin_words, held_out_pairs, plan
 from medic_ad.evaluate.store import Context, Part
+from medic_ad.words import EXCHANGED
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,7 @@ def test_known_labels_give_known_accuracy(root, tmp_path, material, monkeypatch)
         return {"label": half, "map": signed}
 
     def both(model, pairs, count, folder):
-        back = np.array([compare.INVERSE[x] for x in half[:count]])
+        back = np.array([EXCHANGED[x] for x in half[:count]])
         back[0] = "worse" if back[0] != "worse" else "stable"  # one pair of 12 is not inverted
         return {"ahead": half[:count], "back": back, "exact": np.ones(count, bool)}
 

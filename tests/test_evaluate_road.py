@@ -26,6 +26,7 @@ from medic_ad.evaluate.card.compare import compare_all, read_both_ways
 from medic_ad.evaluate.card.pairs import Pairs
 from medic_ad.evaluate.metrics import PixelCounts
 from medic_ad.evaluate.predict import as_image, predict
+from medic_ad.evaluate.regions import FreeResponse
 from medic_ad.evaluate.store import Part, Store
 from medic_ad.evaluate.table import predictions_of
 from medic_ad.load import Model
@@ -159,6 +160,23 @@ def test_baselines_of_real_pairs_are_the_published_ones(shared_data: Path):
     }
     assert values[longitudinal.SUBTRACTION] == pytest.approx(0.915, abs=0.01)
     assert values[longitudinal.GREY] == pytest.approx(0.79, abs=0.01)
+
+
+def test_f1_of_changed_lesions_takes_its_threshold_from_the_other_patient():
+    rng = np.random.default_rng(0)
+    brains = [np.ones((40, 40, 40), bool)] * 2
+    masks = [np.zeros((40, 40, 40), bool) for _ in brains]
+    maps = [rng.uniform(0, 0.5, mask.shape) for mask in masks]
+    first, second, third = np.s_[4:8, 4:8, 4:8], np.s_[4:8, 20:24, 4:8], np.s_[30:34, 4:8, 4:8]
+    for place in (first, second):
+        masks[0][place], maps[0][place] = True, 0.9
+    for place in (first, second):
+        masks[1][place] = True
+    maps[1][first] = maps[1][third] = 0.9  # one found, one missed, one mark in nothing
+    np.testing.assert_allclose(longitudinal.lesion_f1(maps, masks, brains), [1, 0.5])
+    whole = [np.where(m, 0.9, 0.8) for m in masks]  # one region over everything: one mark
+    found = FreeResponse(whole, masks, np.full((2, 1), 0.5)).f1()
+    np.testing.assert_allclose(found[:, 0], 2 / 3)
 
 
 def test_blank_and_noise_images_are_many_and_differ():

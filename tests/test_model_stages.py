@@ -18,12 +18,13 @@ from medic_ad.errors import ModelError
 from medic_ad.finding import change_label
 from medic_ad.look import compare, look
 from medic_ad.model.calibration import Calibration
-from medic_ad.model.compare import CHANGE_LABELS, CompareOutput
+from medic_ad.model.compare import CompareOutput
 from medic_ad.model.detect import AnomalyProcessor
 from medic_ad.model.modeling import Vision
 from medic_ad.model.pixel import ResidualBlock
 from medic_ad.road import read
 from medic_ad.study import read_study
+from medic_ad.words import CHANGE_LABELS
 
 
 def detector(seed: int = 0) -> AnomalyProcessor:

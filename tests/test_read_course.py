@@ -184,6 +184,33 @@ def test_a_pair_is_judged_by_all_its_slices(model: Model, monkeypatch: pytest.Mo
     assert judged == [20, 20]
 
 
+@pytest.mark.parametrize(
+    ("dates", "shape", "passes"),
+    [
+        ([FIRST, SECOND], (SIDE, SIDE), 2),
+        ([FIRST, SECOND, THIRD], (SIDE, SIDE), 3),
+        ([deep(FIRST), deep(SECOND)], VOLUME, 4),
+        ([deep(FIRST), deep(SECOND), deep(THIRD)], VOLUME, 7),
+    ],
+    ids=["pair of slices", "three slices", "pair of volumes", "three volumes"],
+)
+def test_nothing_is_looked_at_twice(
+    model: Model, monkeypatch: pytest.MonkeyPatch, dates: Any, shape: Any, passes: int
+) -> None:
+    """Slices that fit as they lie are known; volumes are looked at once by date, once by pair."""
+    looked: list[int] = []
+    encode = type(model.network).encode
+
+    def counted(network: Any, **images: Any) -> Any:
+        looked.append(1)
+        return encode(network, **images)
+
+    monkeypatch.setattr(type(model.network), "encode", counted)
+    made = study(dates, shape, (2.0, 1.0, 1.0)[-len(shape) :])
+    report = read(made, model, question="Is it worse than before?")
+    assert len(looked) == passes and report.text is not None and report.change is not None
+
+
 def test_a_look_in_parts_is_the_look(model: Model) -> None:
     whole = look(model, canvases(3))
     parts = parted(whole)
@@ -199,6 +226,27 @@ def test_a_look_in_parts_is_the_look(model: Model) -> None:
             (part.logits, alone.logits),
         ):
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["narrow first", "narrow last"])
+def test_what_one_date_did_not_look_at_is_not_comparable(model: Model, order: int) -> None:
+    """Slices that are nearly empty on one date are not looked at: no lesion comes or goes there."""
+    balls = [((4, *STAYS), 2.5), ((10, *GROWS), 2.5)]
+    both = study([balls, balls], VOLUME, (2.0, 1.5, 1.5))
+    narrow = both.priors[0].image
+    pixels = np.where(np.arange(VOLUME[0])[:, None, None] < 7, narrow.pixels, 0)
+    narrow = dataclasses.replace(narrow, pixels=pixels.astype(np.float32))
+    images = [narrow, both.image][::order]
+    made = dataclasses.replace(
+        both,
+        image=images[1],
+        priors=(dataclasses.replace(both.priors[0], image=images[0]),),
+    )
+    report = read(made, model)
+    course = course_of(report)
+    found = sorted(c.kind for c in course.lesions.changes[0])
+    assert found == ["not_comparable", "stable"]
+    assert course.steps[0].load_label == "stable"
 
 
 # ---------------------------------------------------------------- where there is no course

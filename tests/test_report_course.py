@@ -25,7 +25,7 @@ from medic_ad.finding import Change, find
 from medic_ad.report import Report
 from medic_ad.report.panels import panels
 from medic_ad.report.schema import validate
-from medic_ad.report.timeline import MAX_LESIONS, course_table, timeline_png
+from medic_ad.report.timeline import MAX_LESIONS, course_table, lesion_numbers, timeline_png
 from medic_ad.study import Study
 
 SHAPE = (60, 48, 60)
@@ -128,14 +128,23 @@ def test_the_prior_shows_its_own_lesions() -> None:
     assert '<svg class="contour"' in prior
 
 
-def test_ids_are_joined_to_the_numbers_on_the_picture() -> None:
+def test_a_lesion_bears_one_number_in_table_findings_and_picture() -> None:
     table = course_table(report())
     assert table is not None
     joined = {row["id"]: row["finding"] for row in table.rows}
-    assert sorted(joined.values()) == [1, 2, 3] and set(joined) == {1, 2, 3}
+    assert sorted(joined.values()) == [0, 1, 2] and set(joined) == {1, 2, 3}
     for number, finding in joined.items():
-        box = report().findings[finding - 1].box
+        box = report().findings[finding].box
         assert box[2] == 4 + 14 * (number - 1)
+        assert lesion_numbers(report())[finding] == number
+    boxes = [finding.box for finding in report().findings]
+    marks = re.findall(
+        r'class="number" style="left:([\d.]+)%;top:[\d.]+%">(\d+)<', report().to_html()
+    )
+    places = {int(number): float(x) for x, number in marks}
+    width = report().study.image.grid[-1]
+    for number, finding in joined.items():
+        assert places[number] == pytest.approx(min(100 * boxes[finding][-1] / width, 95), abs=0.01)
 
 
 def test_a_cut_is_said_and_nothing_is_joined_across_it() -> None:
@@ -188,7 +197,7 @@ def test_few_of_many_lesions_are_shown() -> None:
     )
     table = course_table(made)
     assert table is not None and (len(table.rows), table.more) == (MAX_LESIONS, 6)
-    assert table.dates == ["date 1 (unknown)", "date 2 (unknown)"]
+    assert table.dates == ["date 1", "date 2"]
     assert "and 6 smaller lesions" in made.to_html()
     with pytest.raises(MedicADError, match="has a prior"):
         dataclasses.replace(made, study=Study(image), change=None)

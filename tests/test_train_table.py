@@ -20,7 +20,7 @@ from medic_ad.model.compare import CompareOutput
 from medic_ad.train import compare, detect
 from medic_ad.train.compare import change_map_loss
 from medic_ad.train.draw import Slices, pair_batch, scan_batch
-from medic_ad.train.real_pairs import EXCHANGED, RealPairs, render_pairs
+from medic_ad.train.real_pairs import RealPairs, render_pairs
 from medic_ad.train.render import Rendered
 from medic_ad.train.run import split
 
@@ -97,7 +97,8 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_real_pairs_lie_on_one_grid_and_turn_round_with_their_change(pairs: Path) -> None:
     real = render_pairs(split(str(pairs), "train"), tiny.SIDE, pairs.parent / "cache")
     assert isinstance(real, RealPairs) and len(real) == 4
-    for first, second in zip(real.image.astype(float), real.followup, strict=True):
+    assert not real.refused
+    for first, second in (np.load(file).astype(float) for file in real.files):
         moved = abs(np.roll(second, 2, 1) - first).mean()
         assert abs(second - first).mean() < 0.8 * moved  # the shift is gone, the blob is not
     rng = np.random.default_rng(0)
@@ -111,7 +112,6 @@ def test_real_pairs_lie_on_one_grid_and_turn_round_with_their_change(pairs: Path
     assert not seen["worse", False, None] and not seen["better", True, None]
     assert seen["stable", True, QUESTION] > 5 and not seen["stable", False, QUESTION]
     assert seen[None, True, QUESTION] > 20  # no label: only its question, in its own order
-    assert EXCHANGED[None] is None
     batch = pair_batch([real.pair(rng) for _ in range(6)], torch.Generator().manual_seed(0))
     assert batch["known"] == [False] * 6 and len(batch["dialogue"]) == 6
 
@@ -139,26 +139,43 @@ def test_compare_learns_from_a_table_of_pairs_alone(pairs: Path, tmp_path: Path)
             bf16=False,
         )
     )
-    log = json.loads((out / "compare.run.json").read_text())["log"]
+    record = json.loads((out / "compare.run.json").read_text())
+    log = record["log"]
+    assert record["pairs_left_out"] == {}
     assert all(row["map"] == 0 for row in log if "map" in row)
     labels = [row["label"] for row in log if "label" in row]
     assert labels and labels[-1] < 0.6 < np.log(3)  # of three answers, told from four pairs
 
 
-def test_a_prior_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
-    PILImage.fromarray(tiny.head(1, False)[0]).save(tmp_path / "now.png")
+def test_pairs_that_cannot_be_compared_are_left_out_counted_and_named(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    good = split(str(pairs), "train")
     PILImage.fromarray(np.zeros((96, 96), np.uint8)).save(tmp_path / "blank.png")
-    row = Sample(
-        image=str(tmp_path / "now.png"),
-        prior=str(tmp_path / "blank.png"),
-        group="g",
-        split="train",
-        source="mine",
-        change="worse",
-    )
-    with pytest.raises(DataError, match="expected a prior that can be compared .*now.png"):
-        render_pairs([row], tiny.SIDE, tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
+    blank = [replace(s, prior=str(tmp_path / "blank.png")) for s in good[:2]]
+    real = render_pairs([*blank, *good], tiny.SIDE, tmp_path / "cache")
+    assert real is not None and real.samples == good
+    [(reason, count)] = real.refused.items()
+    assert "no structure" in reason and count == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"2 of 6 pairs are left out: 2 because {reason}" in said
+    with pytest.raises(DataError, match="none of 2 pairs can: 2 because .*no structure"):
+        render_pairs(blank, tiny.SIDE, tmp_path / "cache")
+
+
+def test_a_pair_is_aligned_once_for_all_its_questions(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *rest = split(str(pairs), "train")
+    asked = [replace(first, question=f"Is it {k}?", answer="Yes.") for k in range(5)]
+    render_pairs([*asked, *rest], tiny.SIDE, tmp_path)
+    made = sorted((tmp_path / "pairs").iterdir())
+    assert len(made) == 1 + len(rest) and {file.suffix for file in made} == {".npy"}
+    made[0].unlink()  # as if the run had stopped before it
+    times = {file: file.stat().st_mtime_ns for file in made[1:]}
+    real = render_pairs([*asked, *rest], tiny.SIDE, tmp_path)
+    assert real is not None and len(real) == 5 + len(rest) and len(set(real.files)) == len(made)
+    assert made[0].is_file() and {f: f.stat().st_mtime_ns for f in made[1:]} == times
 
 
 def test_a_table_without_masks_or_pairs_cannot_train_compare(tmp_path: Path) -> None:

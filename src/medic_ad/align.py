@@ -67,6 +67,17 @@ class Alignment:
         carried = _resample(map_prior, self._prior_from_current, self._current_grid)
         return np.where(np.isnan(carried), np.float32(fill), carried)
 
+    def to_half(self, map_current: Array, map_prior: Array) -> tuple[Array, Array]:
+        """Maps on the grids of current and prior carried onto the halfway grid (linear)."""
+        current_from_half = np.linalg.inv(self._half_from_current)
+        ways = current_from_half, self._prior_from_current @ current_from_half
+        shape = self.current_half.shape
+        current, prior = (
+            _resample(values, way, shape)
+            for values, way in zip((map_current, map_prior), ways, strict=True)
+        )
+        return current, prior
+
     def prior_on_current(self) -> Array:
         """The prior's pixels on the current grid, for display; NaN outside its view."""
         return _resample(self._prior_pixels, self._prior_from_current, self._current_grid)

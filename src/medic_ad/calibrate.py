@@ -24,10 +24,10 @@ from medic_ad.errors import DataError
 from medic_ad.load import Model, find_checkpoint, load_checkpoint
 from medic_ad.look import BATCH, compare, look
 from medic_ad.model.calibration import FITTED, Calibration
-from medic_ad.model.compare import CHANGE_LABELS
 from medic_ad.train.draw import Slices, pair_batch, scan_batch
 from medic_ad.train.render import render
 from medic_ad.train.run import patients, split
+from medic_ad.words import CHANGE_LABELS
 
 PREVALENCE = 0.5  # shams and lesions against their inpainted twins: half of the images abnormal
 ERROR_RATE = 0.1  # of each class, outside the uncertain band

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,13 @@ from medic_ad.finding import Change, change_label
 from medic_ad.links import Frames
 from medic_ad.load import Model
 from medic_ad.look import BATCH, Look, compare, look, parted
-from medic_ad.model.compare import CHANGE_LABELS, CompareOutput
+from medic_ad.model.compare import CompareOutput
 from medic_ad.processor import fit_square, grey_window, restore
 from medic_ad.study import Study
+from medic_ad.words import CHANGE_LABELS
 
 STRONGEST = 0.1  # a volume's label comes from the tenth of its slices that changed most
+CHANGED = 0.5  # of the change map, either way: a pixel that changed
 MINIMUM_FIELD = 0.05  # slices with less of the common field of view are not compared
 
 
@@ -46,6 +48,7 @@ def compare_studies(
     refused: str | None = None,
     heatmap: tuple[np.ndarray, float | None] | None = None,
     track: Callable[[range], Iterable[int]] = iter,
+    known: Sequence[Look] = (),
 ) -> Compared:
     """Compare two consecutive dates.
 
@@ -56,6 +59,7 @@ def compare_studies(
         refused: why the dates cannot be compared, where that is known before.
         heatmap: the prior's own and its threshold, carried onto the current grid for display.
         track: wraps the batches of slices, for a progress bar.
+        known: looks at either date by itself, as in `compare_slices`.
     """
     dates: dict[str, Any] = {"prior_date": prior.date, "current_date": current.date}
 
@@ -69,7 +73,7 @@ def compare_studies(
     record = {**alignment.quality, "transform": np.asarray(alignment.transform).tolist()}
     if not alignment.ok:
         return not_comparable(alignment.reason, record)
-    seen = compare_slices(alignment, model, track)
+    seen = compare_slices(alignment, model, track, known)
     halfway_map, key = seen.map, seen.strongest
     for when, gate in zip(("prior", "current study"), seen.gates, strict=True):
         _, distance, limit = model.network.calibration.entry(gate)
@@ -77,7 +81,7 @@ def compare_studies(
             reason = f"The {when} is out of scope: distance {distance:.1f}, limit {limit:.1f}."
             return not_comparable(reason, record)
     scores = change_scores(seen.outputs, model.network.calibration.temperature())
-    mask = np.abs(halfway_map) > 0.5
+    mask = np.abs(halfway_map) > CHANGED
     change = Change(
         label=change_label(scores),
         scores=scores,
@@ -111,12 +115,20 @@ class ComparedSlices:
 
 
 def compare_slices(
-    alignment: Alignment, model: Model, track: Callable[[range], Iterable[int]] = iter
+    alignment: Alignment,
+    model: Model,
+    track: Callable[[range], Iterable[int]] = iter,
+    known: Sequence[Look] = (),
 ) -> ComparedSlices:
     """Stage 2 on every slice of the halfway grid.
 
     Each date is looked at in batches of its own slices: exchanging the dates exchanges whole calls,
     which stay the same to the last bit.
+
+    Args:
+        track: wraps the batches of slices, for a progress bar.
+        known: looks made before; one at the very pixels of a batch is not made again, as of two
+            images that fit as they lie.
     """
     side = model.config.image_size
     volumes = []
@@ -138,7 +150,9 @@ def compare_slices(
             fitted = [
                 fit_square(np.where(field[i], slices[i], np.nan), window, side) for i in batch
             ]
-            seen = look(model, torch.stack([canvas for canvas, _ in fitted]))
+            canvases = torch.stack([canvas for canvas, _ in fitted])
+            made = next((k for k in known if torch.equal(k.canvases, canvases)), None)
+            seen = made or look(model, canvases)
             gate.append(seen.gate)
             looks.append(parted(seen))
         geometry = fitted[0][1]

@@ -92,7 +92,8 @@ def show_course(report: Report, console: Console) -> None:
         figures = (row[k] for k in ("change", "percent", "per_year", "percent_per_year"))
         table.add_row(str(row["id"]), *row["sizes"], ", ".join(kinds), *figures)
     table.add_section()
-    table.add_row("load", *course.loads, ", ".join(course.labels))
+    table.add_row("load", *course.loads, ", ".join(course.load_labels))
+    table.add_row("comparison", *([""] * len(course.loads)), ", ".join(course.labels))
     table.add_row("score", *course.scores)
     console.print(table)
     if more := len(course.rows) - len(shown) + course.more:

@@ -64,7 +64,12 @@ EVALUATE = {
     "lesions": Stage(
         "medic_ad.evaluate.lesions",
         "LesionArguments",
-        "Made lesions followed over time, with true masks.",
+        "Made lesions followed over time, with true masks and the model's own.",
+    ),
+    "chest": Stage(
+        "medic_ad.evaluate.chest",
+        "ChestArguments",
+        "Chest radiographs over time, against laboratory values and case notes.",
     ),
 }
 CALIBRATE = Stage(

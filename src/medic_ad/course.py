@@ -284,17 +284,18 @@ def measure_date(heatmap: np.ndarray, threshold: float | None, image: Image) -> 
     """The lesions of one date: exactly the regions that are its findings.
 
     Args:
-        heatmap: on the grid of `image`; NaN, where the model did not look, is no lesion.
+        heatmap: on the grid of `image`; NaN, where the model did not look, is no lesion, and what
+            another date shows there is not comparable.
         threshold: of the date's own scope entry; None out of scope, where nothing is measured.
     """
     if image.spacing_mm is None:
         raise MedicADError(f"{image.source.path}: sizes need a pixel spacing; give it in the file.")
-    found = np.zeros(heatmap.shape, bool)
+    found, looked = np.zeros(heatmap.shape, bool), np.isfinite(heatmap)
     if threshold is not None:
         found = lesion_mask(heatmap, threshold)
     if image.is_volume:
-        return measure_lesions(found, image.spacing_mm)
-    flat = measure_lesions(found[None], (1.0, *image.spacing_mm))
+        return measure_lesions(found, image.spacing_mm, looked)
+    flat = measure_lesions(found[None], (1.0, *image.spacing_mm), looked[None])
     items = (
         replace(i, longest_mm=longest_mm(flat.labels[0] == i.number, image.spacing_mm))
         for i in flat.items

@@ -17,10 +17,10 @@ from skimage.measure import regionprops
 
 from medic_ad.errors import MedicADError
 from medic_ad.image import Image
-from medic_ad.words import COLUMNS, cell_of, cell_words
+from medic_ad.words import CHANGE_LABELS, COLUMNS, cell_of, cell_words
 
 DECISIONS = ("abnormal", "normal", "uncertain", "out_of_scope")
-CHANGES = ("worse", "stable", "better", "not_comparable")
+CHANGES = (*CHANGE_LABELS, "not_comparable")
 MINIMUM_AREA_PX = 8
 
 _SIDE_WORDS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +139,21 @@ class Image:
             "top": _OPPOSITE[bottom],
             "bottom": bottom,
         }
+
+
+def in_memory(
+    pixels: NDArray[np.float32], affine: NDArray[np.float64], modality: str, body_part: str
+) -> Image:
+    """A made volume `(D, H, W)` as a reader would hand it over; `affine` as in `Image`."""
+    d, h, w = (float(s) for s in np.linalg.norm(affine[:3, :3], axis=0))
+    return Image(
+        pixels,
+        affine=affine,
+        spacing_mm=(d, h, w),
+        modality=modality,
+        body_part=body_part,
+        source=Source("made", hashlib.sha256(pixels.tobytes()).hexdigest(), "NIFTI"),
+    )
 
 
 def check_grid(shape: tuple[int, ...], name: str) -> None:

@@ -52,7 +52,7 @@ class Tolerance:
         reach_mm: or, where neither overlaps anything, when no more than this (beside half a voxel
             of each date) lies between them
         ratio: and neither is more than this many times the other.
-        in_view: part of a lesion that the other date must show to be compared.
+        in_view: part of a lesion that the other date must show, and have looked at, to be compared.
     """
 
     growth: float = 0.25
@@ -101,24 +101,29 @@ class Lesions:
         labels: int32 (D, H, W), 0 outside, 1..n the lesions, largest first.
         spacing_mm: of (d, h, w); a single slice has D = 1 and its thickness.
         items: the lesions by number.
+        looked: bool (D, H, W), where lesions were looked for; None for everywhere.
     """
 
     labels: np.ndarray
     spacing_mm: tuple[float, float, float]
     items: tuple[Lesion, ...]
+    looked: np.ndarray | None = None
 
     @property
     def voxel_ml(self) -> float:
         return math.prod(self.spacing_mm) / 1000.0
 
 
-def measure_lesions(mask: np.ndarray, spacing_mm: Sequence[float]) -> Lesions:
+def measure_lesions(
+    mask: np.ndarray, spacing_mm: Sequence[float], looked: np.ndarray | None = None
+) -> Lesions:
     """Find and measure the lesions of one date.
 
     Args:
         mask: (D, H, W); bool, where touching voxels (corners too) are one lesion, or integers,
             where every value but 0 is one lesion. Which value names which lesion does not matter.
         spacing_mm: of (d, h, w).
+        looked: bool (D, H, W), where lesions were looked for; None for everywhere.
 
     Raises:
         MedicADError: for another shape, type or spacing.
@@ -161,7 +166,7 @@ def measure_lesions(mask: np.ndarray, spacing_mm: Sequence[float]) -> Lesions:
                 slice_range=(int(box[0].start), int(box[0].stop - 1)),
             )
         )
-    return Lesions(labels, (steps[0], steps[1], steps[2]), tuple(items))
+    return Lesions(labels, (steps[0], steps[1], steps[2]), tuple(items), looked)
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,8 @@ class LesionChange:
     """What became of one lesion, or of several that merged or split, between two dates.
 
     Attributes:
-        kind: one of KINDS; `not_comparable` where a date does not show the place.
+        kind: one of KINDS; `not_comparable` where a date does not show the place, or was not looked
+            at there.
         before, after: numbers of the lesions at either date.
         volumes_ml: their volume at either date, 0 where there is none.
         grown: +1, 0 or -1 by volume and tolerance, also of what merged or split.
@@ -260,8 +266,10 @@ def match_lesions(
         )
     sizes = np.array([i.voxels for i in first.items]), np.array([i.voxels for i in second.items])
     n, m = len(sizes[0]), len(sizes[1])
-    there, seen_before = mapped(first.labels, second.labels, n, m, frames)
-    back, seen_after = mapped(second.labels, first.labels, m, n, frames and frames[::-1])
+    there, seen_before = mapped(first.labels, second.labels, n, m, frames, second.looked)
+    back, seen_after = mapped(
+        second.labels, first.labels, m, n, frames and frames[::-1], first.looked
+    )
     links = link(there, back.T, first.voxel_ml, second.voxel_ml, sizes, tolerance.overlap)
     spots = [
         places_mm(d.labels, d.spacing_mm, f)

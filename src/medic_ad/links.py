@@ -19,7 +19,12 @@ Frames = tuple[Matrix, Matrix]  # from the voxels of either date to one common f
 
 
 def mapped(
-    labels: np.ndarray, onto: np.ndarray, n: int, m: int, frames: Frames | None
+    labels: np.ndarray,
+    onto: np.ndarray,
+    n: int,
+    m: int,
+    frames: Frames | None,
+    looked: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the voxels of one date's lesions lie on the other date.
 
@@ -27,9 +32,11 @@ def mapped(
         labels, onto: of the dates, on grids of their own.
         n, m: how many lesions they have.
         frames: of the dates in this order; None when they share a grid.
+        looked: bool, which voxels of the other date were looked at; None for all.
 
     Returns:
-        Parts of each lesion: float (n, m) in each lesion of the other date, and (n,) in its view.
+        Parts of each lesion: float (n, m) in each lesion of the other date, and (n,) in its view,
+        where it was looked at.
     """
     index = np.argwhere(labels)
     own = labels[tuple(index.T)] - 1
@@ -39,9 +46,11 @@ def mapped(
         there = np.rint(index @ way[:3, :3].T + way[:3, 3]).astype(int)
     inside = np.all((there >= 0) & (there < onto.shape), axis=1)
     total = np.maximum(np.bincount(own, minlength=n), 1)
-    seen = np.bincount(own[inside], minlength=n) / total
-    hit = onto[tuple(there[inside].T)]
-    pairs = own[inside][hit > 0] * max(m, 1) + hit[hit > 0] - 1
+    own, places = own[inside], tuple(there[inside].T)
+    viewed = own if looked is None else own[looked[places]]
+    seen = np.bincount(viewed, minlength=n) / total
+    hit = onto[places]
+    pairs = own[hit > 0] * max(m, 1) + hit[hit > 0] - 1
     counts = np.bincount(pairs, minlength=n * m).reshape(n, m)
     return counts / total[:, None], seen
 

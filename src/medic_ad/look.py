@@ -26,6 +26,7 @@ class Look:
     """One vision pass over B canvases and what stages 1 and 3 say of it.
 
     Attributes:
+        canvases: `(B, S, S)` in [0, 1], what was looked at.
         vision, detected: as the network gives them, one entry per canvas.
         logits: `(B,)` uncalibrated image logits of stage 1.
         evidence: `(B,)` `heatmap_evidence` of stage 3, uncalibrated too.
@@ -33,6 +34,7 @@ class Look:
         gate: `(B, F)` features of the out-of-scope gate.
     """
 
+    canvases: torch.Tensor
     vision: Vision
     detected: list[DetectOutput]
     logits: torch.Tensor
@@ -50,6 +52,7 @@ def look(model: Model, canvases: torch.Tensor) -> Look:
     detected = network.detect(vision)
     explained = torch.stack(network.explain(vision, detected)).float()
     return Look(
+        canvases=canvases,
         vision=vision,
         detected=detected,
         logits=torch.stack([d.logit for d in detected]).float(),
@@ -67,14 +70,20 @@ class Sweep:
         logits, evidence: `(n,)`, uncalibrated, as in `Look`.
         gate: `(n, F)`.
         heatmaps: float32 `(H, W)` each, on the slice's own grid, in [0, 1].
-        last: the look at the last batch; all there is of a single slice.
+        highest: of each scope entry, its highest calibrated logit, the look at that batch and the
+            place in it.
     """
 
     logits: torch.Tensor
     evidence: torch.Tensor
     gate: torch.Tensor
     heatmaps: list[np.ndarray]
-    last: Look
+    highest: dict[int, tuple[float, Look, int]]
+
+    def strongest(self, entry: int) -> Look:
+        """The look at the slice of a scope entry's highest calibrated logit; no pass is made."""
+        _, seen, place = self.highest[entry]
+        return parted(seen)[place]
 
 
 def sweep(
@@ -89,7 +98,9 @@ def sweep(
         windows: the grey values that become black and white, one pair a slice.
         track: wraps the batches, for a progress bar.
     """
+    calibration = model.network.calibration
     looks, heatmaps = [], []
+    highest: dict[int, tuple[float, Look, int]] = {}
     for start in track(range(0, len(slices), BATCH)):
         stop = start + BATCH
         fitted = [
@@ -102,8 +113,12 @@ def sweep(
             restore(heatmap, geometry).clip(0, 1)
             for heatmap, (_, geometry) in zip(seen.heatmaps, fitted, strict=True)
         ]
+        for entry in range(len(calibration.slope)):
+            value, place = calibration.logit(entry, seen.logits, seen.evidence).max(0)
+            if entry not in highest or float(value) > highest[entry][0]:
+                highest[entry] = float(value), seen, int(place)
     logits, evidence, gate = (torch.cat(column) for column in zip(*looks, strict=True))
-    return Sweep(logits, evidence, gate, heatmaps, seen)
+    return Sweep(logits, evidence, gate, heatmaps, highest)
 
 
 @torch.inference_mode()
@@ -134,6 +149,7 @@ def parted(seen: Look) -> list[Look]:
     states = vision.encoder.last_hidden_state.split([n * merge for n in tokens])
     return [
         Look(
+            canvases=seen.canvases[i : i + 1],
             vision=Vision(
                 taps=vision.taps[i : i + 1],
                 merged=vision.merged[i : i + 1],

@@ -20,9 +20,9 @@ from medic_ad.errors import StudyError
 from medic_ad.finding import decide, find
 from medic_ad.image import Image, same_body_part, same_modality
 from medic_ad.load import Model
-from medic_ad.look import Look, describe, describe_change, look, say, sweep
+from medic_ad.look import Look, describe, describe_change, say, sweep
 from medic_ad.model.configuration import MedicADConfig
-from medic_ad.processor import fit_square, grey_window
+from medic_ad.processor import grey_window
 from medic_ad.report.report import Report
 from medic_ad.report.rules import due_warnings
 from medic_ad.report.schema import NOTICE
@@ -43,7 +43,8 @@ class Scan:
         distance, limit: of the gate.
         score: calibrated probability; NaN out of scope.
         heatmap: float32 on the image's grid; NaN where not looked, or out of scope.
-        key: look at the one slice that the text is about; `None` when nothing was looked at.
+        key: look at the one slice that the text is about, of the highest calibrated logit; `None`
+            out of scope.
         reason: why it is out of scope.
     """
 
@@ -103,17 +104,11 @@ def scan(image: Image, model: Model, track: Track = iter) -> Scan:
         )
     logit = calibration.logit(entry, seen.logits, seen.evidence)
     score = logit.topk(min(STUDY_SLICES, len(logit))).values.mean().sigmoid()
-    key = seen.last
-    if len(indexes) > 1:
-        canvas, _ = fit_square(
-            slices[indexes[int(logit.argmax())]], window, model.config.image_size
-        )
-        key = look(model, canvas[None])
     heatmap = np.full(slices.shape, np.nan, np.float32)
     for index, drawn in zip(indexes, seen.heatmaps, strict=True):
         heatmap[index] = drawn
     heatmap = heatmap if image.is_volume else heatmap[0]
-    return Scan(entry, distance, limit, float(score), heatmap, key)
+    return Scan(entry, distance, limit, float(score), heatmap, seen.strongest(entry))
 
 
 def calibrated(model: Model, entry: int | None) -> Callable[[str], float | None]:
@@ -210,7 +205,8 @@ def follow(
         shown = None
         if after is dates[-1]:
             shown = seen[0].heatmap, calibrated(model, seen[0].entry)("heatmap_threshold")
-        last = compare_studies(before, after, model, next(outside, None), shown, track)
+        known = [s.key for s in seen if s.key is not None]
+        last = compare_studies(before, after, model, next(outside, None), shown, track, known)
         change = last.change
         steps.append(Step(change.label, change.scores, change.reason, change.mixed))
         frames.append(last.frames)

@@ -15,6 +15,8 @@ DETECT_QUESTION = "Is there an anomaly, and where?"
 COMPARE_QUESTION = "How has it changed since the prior?"
 NO_ANOMALY = "There is no anomaly."
 NO_PRIOR = "There is no prior to compare with."
+CHANGE_LABELS = ("worse", "stable", "better")  # in the order of the change head's logits
+EXCHANGED = dict(zip(CHANGE_LABELS, CHANGE_LABELS[::-1], strict=True))  # with the dates
 CHANGE_SENTENCES = {
     "worse": "Compared with the prior, the anomaly is larger: worse.",
     "stable": "Compared with the prior, the anomaly is unchanged: stable.",

@@ -31,6 +31,7 @@ BLENDS = {"train": "feather", "test": "pyramid"}
 FATES = ("new", "enlarged", "stable", "reduced", "resolved", "merged", "split")
 GROWTH = (1.6, 3.5)  # in volume, log-uniform; its inverse is the same loss
 APART_MM = 6.0  # between any two lesions at their largest
+DARK, BRIGHT = (0.5, 0.75), (1.3, 1.7)  # grey of lesions over that around, on T1, on FLAIR
 HEADROOM = 0.6  # grey of the brightest tissue, so that a lesion can be brighter
 _NEXT = {  # what may follow, once a lesion is in this state
     "whole": ("enlarged", "stable", "reduced", "resolved"),
@@ -148,7 +149,7 @@ def draw_longitudinal(
     rng: np.random.Generator,
     dates: int = 2,
     lesions: int = 10,
-    contrast: tuple[float, float] = (1.3, 1.7),
+    contrast: tuple[float, float] = BRIGHT,
     blend: str = BLENDS["train"],
 ) -> Longitudinal:
     """Draw lesions and their fates, and paint every date.

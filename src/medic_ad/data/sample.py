@@ -15,9 +15,9 @@ import pyarrow
 import pyarrow.parquet
 
 from medic_ad.errors import DataError
+from medic_ad.words import CHANGE_LABELS
 
 SPLITS = ("train", "val", "test")
-CHANGE_LABELS = ("worse", "stable", "better")
 
 _METADATA = b"medic_ad"
 _SCHEMA = pyarrow.schema(

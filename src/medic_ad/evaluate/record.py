@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import math
 import os
 import platform
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 from medic_ad import __version__
-from medic_ad.evaluate.bootstrap import LEVEL
+from medic_ad.evaluate.bootstrap import LEVEL, Figure
 from medic_ad.evaluate.store import Context
 
 LOCAL = ("data_root", "card")  # arguments that only say where things lie on this machine
@@ -48,6 +51,30 @@ def provenance(context: Context, arguments: Any) -> dict[str, Any]:
             "device": str(context.model.device),
         },
     }
+
+
+def write_figures(
+    arguments: Any, name: str, figures: Sequence[Figure], lines: Sequence[str], **more: Any
+) -> Path:
+    """Write NAME.json and NAME.md into `arguments.out`; the path of the page.
+
+    Args:
+        arguments: the dataclass of the command.
+        lines: of the page.
+        more: what else the JSON holds.
+    """
+    out = Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    record = {
+        "arguments": dataclasses.asdict(arguments),
+        "figures": [dataclasses.asdict(f) for f in figures],
+        **more,
+    }
+    content = json.dumps(without_nan(record), indent=1, allow_nan=False)
+    (out / f"{name}.json").write_text(content + "\n", encoding="utf-8")
+    page = out / f"{name}.md"
+    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return page
 
 
 def without_nan(value: Any) -> Any:

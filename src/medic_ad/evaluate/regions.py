@@ -56,11 +56,11 @@ class RegionOverlap:
 class FreeResponse:
     """Lesions found and false marks, per image and threshold.
 
-    Every 8-connected region that is drawn makes one mark, its highest pixel: a map that covers the
-    whole image makes a single mark and finds at most one lesion.
+    Every region that is drawn, corners touching, makes one mark, its highest pixel: a map that
+    covers the whole image makes a single mark and finds at most one lesion.
 
     Args:
-        maps, masks: `(H, W)` per image, as in `RegionOverlap`.
+        maps, masks: `(H, W)` per image, as in `RegionOverlap`, or `(D, H, W)` per volume.
         thresholds: `(n, T)`, those of each image.
     """
 
@@ -71,9 +71,10 @@ class FreeResponse:
         self.false = np.zeros(thresholds.shape)
         self.lesions = np.zeros(len(thresholds))
         for i, (scores, mask) in enumerate(zip(maps, masks, strict=True)):
-            lesions, self.lesions[i] = ndimage.label(mask, EIGHT)
+            touching = np.ones((3,) * mask.ndim)
+            lesions, self.lesions[i] = ndimage.label(mask, touching)
             for t, threshold in enumerate(thresholds[i]):
-                regions, n = ndimage.label(scores >= threshold, EIGHT)
+                regions, n = ndimage.label(scores >= threshold, touching)
                 marks = ndimage.maximum_position(scores, regions, np.arange(1, n + 1))
                 hit = [lesions[mark] for mark in marks]
                 self.found[i, t] = len(set(hit) - {0})
@@ -87,6 +88,11 @@ class FreeResponse:
             return float(counts @ self.found[:, t] / total) if total else float("nan")
 
         return statistic
+
+    def f1(self) -> np.ndarray:
+        """`(n, T)` of each image: lesions found, against those missed and false marks."""
+        missed = self.lesions[:, None] - self.found
+        return 2 * self.found / np.maximum(2 * self.found + missed + self.false, 1)
 
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
         """False marks per image and share of lesions found, at every threshold."""

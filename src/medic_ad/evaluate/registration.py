@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,8 @@ from medic_ad.errors import DataError
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling
 from medic_ad.evaluate.markdown import table
-from medic_ad.image import Image, Source
+from medic_ad.evaluate.record import write_figures
+from medic_ad.image import Image, in_memory
 from medic_ad.readers import read_image
 
 LIMIT_MM = 1.0
@@ -74,20 +73,6 @@ def volumes(root: str) -> dict[str, Image]:
     return {n: read_image(p, modality="MR", body_part="BRAIN") for n, p in paths.items()}
 
 
-def in_memory(pixels: np.ndarray, affine: np.ndarray) -> Image:
-    """A made volume as the road knows it."""
-    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
-    d, h, w = (float(s) for s in np.linalg.norm(affine[:3, :3], axis=0))
-    return Image(
-        pixels,
-        affine=affine,
-        spacing_mm=(d, h, w),
-        modality="MR",
-        body_part="BRAIN",
-        source=Source("made", digest, "NIFTI"),
-    )
-
-
 def head_points(image: Image, count: int = 4000) -> np.ndarray:
     """Indices (4, N) of voxels brighter than the mean, evenly drawn from all of them."""
     inside = np.argwhere(image.pixels > image.pixels.mean())
@@ -100,7 +85,8 @@ def try_one(name: str, volume: Image, rng: np.random.Generator) -> Trial:
     if volume.affine is None:
         raise DataError(f"expected {name} to say where its voxels lie; give another file")
     how = draw_acquisition(rng, volume.affine, volume.grid)
-    current = in_memory(acquire(volume.pixels, volume.affine, how, rng), how.affine)
+    seen = acquire(volume.pixels, volume.affine, how, rng)
+    current = in_memory(seen, how.affine, "MR", "BRAIN")
     start, cpu = time.perf_counter(), time.process_time()
     found = align(current, volume)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -158,14 +144,5 @@ def main(arguments: RegistrationArguments) -> Path:
     found = figures(trials, arguments.seed, arguments.resamples)
     unit = Resampling(list(images), "volume", "known rigid transforms", arguments.seed)
     found.append(unit.mean("identical volumes unchanged", identical(images), "align", "1"))
-    out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
-    record = {
-        "arguments": dataclasses.asdict(arguments),
-        "figures": [dataclasses.asdict(f) for f in found],
-        "trials": [dataclasses.asdict(t) for t in trials],
-    }
-    (out / "registration.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    report = out / "registration.md"
-    report.write_text("\n".join(table(found)) + "\n", encoding="utf-8")
-    return report
+    kept = [dataclasses.asdict(t) for t in trials]
+    return write_figures(arguments, "registration", found, table(found), trials=kept)

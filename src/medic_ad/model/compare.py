@@ -17,8 +17,6 @@ from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.pixel import ConvNeXtBlock
 from medic_ad.model.qformer import QFormer
 
-CHANGE_LABELS = ("worse", "stable", "better")
-
 
 @dataclass
 class Date(ModelOutput):
@@ -42,7 +40,7 @@ class CompareOutput(ModelOutput):
     """What stage 2 says of B pairs.
 
     Attributes:
-        logits: `(B, 3)` in the order of `CHANGE_LABELS`.
+        logits: `(B, 3)` of worse, stable and better.
         growth: `(B, H, W)` logits of pixels where the follow-up shows more lesion.
         decline: `(B, H, W)` logits of pixels where the follow-up shows less.
         embeds: `(B, P * P, D)` the `<Diff>` embeddings.

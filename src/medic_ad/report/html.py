@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from medic_ad.report import labels
 from medic_ad.report.colour import gradient
 from medic_ad.report.panels import MAX_FINDINGS, Panel, key_slice, outlines, panels, shown_slices
 from medic_ad.report.schema import FINDINGS_ARE, NOTICE
-from medic_ad.report.timeline import course_table, timeline_png
+from medic_ad.report.timeline import course_table, lesion_numbers, timeline_png
 
 if TYPE_CHECKING:
     from medic_ad.report.report import Report
@@ -82,6 +83,7 @@ def _panel(
     panel: Panel, report: Report, slices: list[int], side: int, bases: dict[str, str]
 ) -> dict[str, Any]:
     indices = slices if panel.fixed_slice is None else [panel.fixed_slice]
+    numbers = lesion_numbers(report)
     frames = []
     for index in indices:
         name = f"{'prior' if panel.kind == 'prior' else 'current'}{index}"
@@ -92,7 +94,7 @@ def _panel(
                 "base": name,
                 "overlay": _overlay_uri(panel, index, side),
                 "contours": _contours(panel, index),
-                "marks": _marks(panel, index, report),
+                "marks": _marks(panel, index, report, numbers),
             }
         )
     return {
@@ -110,13 +112,19 @@ def _panel(
     }
 
 
-def _row(number: int, report: Report, slices: list[int]) -> dict[str, Any]:
-    finding = report.findings[number]
+def _row(index: int, report: Report, slices: list[int]) -> dict[str, Any]:
+    finding = report.findings[index]
     frame = None
     if finding.key_slice is not None and finding.key_slice in slices:
         frame = slices.index(finding.key_slice)
     place = finding.location.replace(" of the image", "")
-    return {"finding": finding, "place": place, "sizes": labels.sizes(finding), "frame": frame}
+    return {
+        "number": lesion_numbers(report)[index],
+        "finding": finding,
+        "place": place,
+        "sizes": labels.sizes(finding),
+        "frame": frame,
+    }
 
 
 def _timeline(report: Report) -> str | None:
@@ -168,13 +176,16 @@ def _contours(panel: Panel, index: int) -> str:
     )
 
 
-def _marks(panel: Panel, index: int, report: Report) -> list[dict[str, Any]]:
+def _marks(
+    panel: Panel, index: int, report: Report, numbers: Sequence[int]
+) -> list[dict[str, Any]]:
     """The numbers of the findings on a slice, at the upper right of their boxes, in percent."""
     if panel.kind != "heat":
         return []
     height, width = panel.pixels.shape[1:]
     marks = []
-    for number, finding in enumerate(report.findings[:MAX_FINDINGS], start=1):
+    shown = report.findings[:MAX_FINDINGS]
+    for number, finding in zip(numbers, shown, strict=False):
         low, high = finding.box[: len(finding.box) // 2], finding.box[len(finding.box) // 2 :]
         if len(low) == 3 and not low[0] <= index < high[0]:
             continue

@@ -113,12 +113,15 @@ def study_words(report: Report) -> list[str]:
 
 
 def panel_date(kind: str, report: Report) -> str | None:
-    """The date of the study that a panel shows; None where unknown or no matter."""
+    """The date of the study that a panel shows, or which of how many; None where no matter."""
     change = report.change
     if change is None or kind == "change":
         return None
     date = change.prior_date if kind == "prior" else change.current_date
-    return "date unknown" if date is None else date.isoformat()
+    if date is not None:
+        return date.isoformat()
+    last = len(report.study.priors) + 1
+    return f"date {last - (kind == 'prior')} of {last}"
 
 
 def provenance_rows(report: Report) -> list[tuple[str, list[str]]]:

@@ -32,8 +32,9 @@ class CourseTable:
         unit: of all sizes.
         dates, scores, decisions, counts, loads: a word for each date.
         labels: what the comparison says between each two dates.
-        rows: tracking id, number of the finding on the picture, class now, a size for each date,
-            change and growth per year.
+        load_labels: what the measured load says there.
+        rows: tracking id, index of the finding (None where the lesion is gone), classes, a size for
+            each date, change and growth per year.
         more: lesions that are not shown.
         notes: sentences on where the course is cut.
     """
@@ -45,6 +46,7 @@ class CourseTable:
     counts: list[str]
     loads: list[str]
     labels: list[str]
+    load_labels: list[str]
     rows: list[dict[str, Any]]
     more: int
     notes: list[str]
@@ -64,10 +66,12 @@ def course_table(report: Report) -> CourseTable | None:
         scores=[NONE if math.isnan(v.score) else f"{v.score:.2f}" for v in course.visits],
         decisions=[v.decision.replace("_", " ") for v in course.visits],
         counts=[
-            NONE if out else str(n) for n, out in zip(course.lesions.counts, outside, strict=True)
+            NONE if out else f"{n} lesion{'' if n == 1 else 's'}"
+            for n, out in zip(course.lesions.counts, outside, strict=True)
         ],
         loads=[_size(None if math.isnan(load) else load) for load in course.loads],
         labels=[step.label.replace("_", " ") for step in course.steps],
+        load_labels=[step.load_label.replace("_", " ") for step in course.steps],
         rows=[_row(row, report, course) for row in rows],
         more=more,
         notes=[
@@ -87,14 +91,25 @@ def shown_rows(course: StudyCourse) -> tuple[list[LesionRow], int]:
 
 def date_words(dates: Sequence[datetime.date | None]) -> list[str]:
     """A word for each date, oldest first."""
-    return [f"date {i} (unknown)" if d is None else str(d) for i, d in enumerate(dates, start=1)]
+    return [f"date {i}" if d is None else str(d) for i, d in enumerate(dates, start=1)]
+
+
+def lesion_numbers(report: Report) -> list[int]:
+    """The number of each finding wherever it is shown: its tracking id where there is a course."""
+    numbers = list(range(1, len(report.findings) + 1))
+    if report.course is not None:
+        for row in report.course.rows():
+            index = _finding_index(row, report, report.course)
+            if index is not None:
+                numbers[index] = row.number
+    return numbers
 
 
 def _row(row: LesionRow, report: Report, course: StudyCourse) -> dict[str, Any]:
     kinds = [kind or NONE for kind in row.kinds]
     return {
         "id": row.number,
-        "finding": _finding_number(row, report, course),
+        "finding": _finding_index(row, report, course),
         "kinds": [kind.replace("_", " ") for kind in kinds],
         "sizes": [_size(size) for size in row.sizes],
         "longest": [_size(mm) for mm in row.longest_mm],
@@ -105,14 +120,14 @@ def _row(row: LesionRow, report: Report, course: StudyCourse) -> dict[str, Any]:
     }
 
 
-def _finding_number(row: LesionRow, report: Report, course: StudyCourse) -> int | None:
-    """The number that a lesion bears on the current picture, None where it is gone."""
+def _finding_index(row: LesionRow, report: Report, course: StudyCourse) -> int | None:
+    """Which finding a lesion is, None where it is gone."""
     now = [i for i in course.lesions.lesions[-1] if i.number == row.number]
     for lesion in now:
-        for number_, finding in enumerate(report.findings, start=1):
+        for index, finding in enumerate(report.findings):
             middle = lesion.centroid[-len(finding.centroid) :]
             if finding.voxels == lesion.voxels and np.allclose(finding.centroid, middle):
-                return number_
+                return index
     return None
 
 

@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from medic_ad import words
 from medic_ad.errors import DataError
-from medic_ad.model.compare import CHANGE_LABELS, CompareOutput, Date
+from medic_ad.model.compare import CompareOutput, Date
 from medic_ad.train.draw import pair_batch
 from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, soft_dice
 from medic_ad.train.real_pairs import render_pairs
@@ -25,9 +25,9 @@ from medic_ad.train.run import (
     split,
     training_slices,
 )
+from medic_ad.train.volume_pairs import render_volume_pairs
 
 TRAINED = ("comparer.",)
-REAL_SHARE = 0.5  # of the pairs, where the table has labelled ones
 
 
 @dataclass
@@ -36,6 +36,10 @@ class CompareArguments(StageArguments):
 
     steps: int = field(default=1000, metadata={"help": "optimiser steps"})
     batch: int = field(default=12, metadata={"help": "pairs a step, in either order"})
+    volumes: int = field(
+        default=0,
+        metadata={"help": "made studies of each volume of the table, for pairs of their slices"},
+    )
     label_weight: float = field(default=1.0, metadata={"help": "of worse / stable / better"})
     map_weight: float = field(default=1.0, metadata={"help": "of the signed change map"})
     language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
@@ -86,7 +90,9 @@ class CompareStage(Stage):
         )
         out = self.model.comparer(baseline, later)
         told = torch.tensor([c is not None for c in change])
-        target = torch.tensor([CHANGE_LABELS.index(c) for c in change if c], device=image.device)
+        target = torch.tensor(
+            [words.CHANGE_LABELS.index(c) for c in change if c], device=image.device
+        )
         label_loss = accuracy = map_loss = out.logits.new_zeros(())
         if told.any():
             label_loss = cross_entropy(out.logits[told], target)
@@ -151,20 +157,22 @@ def main(arguments: CompareArguments) -> Path:
     samples = split(arguments.data, "train", arguments.exclude)
     real = render_pairs(samples, config.image_size, Path(arguments.cache))
     masked = any(sample.mask for sample in samples)
-    if not masked and real is None:
+    if not (masked or real or arguments.volumes):
         raise DataError(
             "expected lesions with masks to make pairs from, or priors with a change, found "
             "neither; fill the columns mask, or prior and change"
         )
     slices = training_slices(arguments, config.image_size) if masked else None
-    pools = [pool for pool in (slices, real) if pool is not None]
-
-    def pair(rng) -> dict:
-        pool = pools[int(rng.random() < REAL_SHARE)] if len(pools) > 1 else pools[0]
-        return pool.pair(rng)
+    made = None
+    if arguments.volumes:
+        made = render_volume_pairs(
+            samples, config.image_size, arguments.volumes, Path(arguments.cache), arguments.seed
+        )
+    pools = [pool for pool in (slices, real, made) if pool is not None]  # each as often
 
     def pairs(rng, generator):
-        batch = pair_batch([pair(rng) for _ in range(arguments.batch)], generator)
+        drawn = [pools[rng.integers(len(pools))].pair(rng) for _ in range(arguments.batch)]
+        batch = pair_batch(drawn, generator)
         given = batch.pop("dialogue")
         batch["dialogues"] = [
             asked or words.compare_dialogue(change, rng)
@@ -180,5 +188,6 @@ def main(arguments: CompareArguments) -> Path:
         Draws(pairs, arguments.seed),
         arguments,
         "compare",
+        pairs_left_out=real.refused if real else {},
     )
     return finish(model, processor, arguments)

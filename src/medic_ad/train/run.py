@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -206,10 +207,13 @@ def freeze(model: nn.Module, trained: tuple[str, ...]) -> None:
         parameter.requires_grad = name.startswith(trained)
 
 
-def fit(stage: Stage, model: nn.Module, draws: Draws, arguments: StageArguments, name: str) -> dict:
+def fit(
+    stage: Stage, model: nn.Module, draws: Draws, arguments: StageArguments, name: str, **facts: Any
+) -> dict:
     """Train `stage` (a module around `model` that returns its loss), with proof of the freezing.
 
-    Resumes from the last checkpoint under `out/checkpoints` when there is one.
+    Resumes from the last checkpoint under `out/checkpoints` when there is one; `facts` join the
+    record.
 
     Returns:
         The run's record, also written to `out/NAME.run.json`.
@@ -272,6 +276,7 @@ def fit(stage: Stage, model: nn.Module, draws: Draws, arguments: StageArguments,
         "seconds": round(result.metrics["train_runtime"], 1),
         "threads": torch.get_num_threads(),
         "device": str(trainer.args.device),
+        **facts,
         "log": trainer.state.log_history,
     }
     out.mkdir(parents=True, exist_ok=True)

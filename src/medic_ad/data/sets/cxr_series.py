@@ -11,10 +11,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from medic_ad.data.sample import CHANGE_LABELS, Sample
+from medic_ad.data.sample import Sample
 from medic_ad.data.sets.common import first_of, need, rows_of
 from medic_ad.data.splits import Reading
 from medic_ad.errors import DataError
+from medic_ad.words import CHANGE_LABELS
 
 _UNKNOWN = ("", "todo", "unknown")
 

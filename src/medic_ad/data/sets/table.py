@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from medic_ad.data.duplicates import Fingerprint, FingerprintStore, Groups, duplicate_pairs
-from medic_ad.data.sample import CHANGE_LABELS, SPLITS, Sample
+from medic_ad.data.sample import SPLITS, Sample
 from medic_ad.data.sets.common import rows_of
 from medic_ad.data.splits import draw_splits
 from medic_ad.errors import DataError
-from medic_ad.words import SEQUENCES
+from medic_ad.words import CHANGE_LABELS, SEQUENCES
 
 NAME = "table"
 COLUMNS = (

@@ -18,16 +18,9 @@ from medic_ad.evaluate.predict import as_image
 from medic_ad.evaluate.store import Context, Part, digest
 from medic_ad.finding import change_label
 from medic_ad.load import Model
-from medic_ad.model.compare import CHANGE_LABELS
 from medic_ad.road import read
 from medic_ad.study import read_study
-
-INVERSE = {
-    "worse": "better",
-    "stable": "stable",
-    "better": "worse",
-    "not_comparable": "not_comparable",
-}
+from medic_ad.words import CHANGE_LABELS, EXCHANGED
 
 
 def compare_all(model: Model, pairs: Pairs) -> dict[str, np.ndarray]:
@@ -120,7 +113,9 @@ def measure(context: Context) -> Part:
     figures += map_figures(pairs, seen["map"], sampling)
     count = len(both["ahead"])
     reading = context.resampling(pairs.group[:count].tolist(), CLUSTER, split)
-    inverted = np.array([INVERSE[a] == b for a, b in zip(both["ahead"], both["back"], strict=True)])
+    inverted = np.array(
+        [EXCHANGED.get(a, a) == b for a, b in zip(both["ahead"], both["back"], strict=True)]
+    )
     figures += [
         reading.mean("files exchanged: label inverted", inverted, aim="= 100 %"),
         reading.mean(

@@ -16,7 +16,7 @@ from medic_ad.data.synthetic import nuisance, rescale_lesion, transplant
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.card.material import MADE_WITH, Twins, cheng_twins, repaired
 from medic_ad.evaluate.store import Context, digest
-from medic_ad.model.compare import CHANGE_LABELS
+from medic_ad.words import CHANGE_LABELS
 
 BLEND = TEST_BLENDS[0]
 GROWTH_BINS = ((1.25, 1.6), (1.6, 2.2), (2.2, 3.0))

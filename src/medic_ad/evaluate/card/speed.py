@@ -21,23 +21,39 @@ from medic_ad.study import read_study
 NEW_PROCESSES = 5
 IN_PROCESS = 20
 WARM_UP = 2
+# A process starts with the peak of the one it was started from, and this one has read much: a small
+# one stands between, runs the command and says its seconds and its peak.
+WATCH = """
+import os, subprocess, sys, time
+start = time.perf_counter()
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+child.returncode = os.waitstatus_to_exitcode(status)
+print(time.perf_counter() - start, usage.ru_maxrss)
+sys.exit(child.returncode)
+"""
 
 
 def new_process(model: str, image: Path) -> tuple[float, float]:
     """Seconds and peak memory in MB of `medic-ad read IMAGE` in a process of its own."""
     command = [sys.executable, "-m", "medic_ad.cli", "read", str(image), "--model", model, "--json"]
-    start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    said = child.stderr.read() if child.stderr else b""
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - start
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise MedicADError(
-            f"expected `medic-ad read {image}` to finish, but: {said.decode()[-300:]}"
-        )
+    return watched(command, f"medic-ad read {image}")
+
+
+def watched(command: list[str], name: str) -> tuple[float, float]:
+    """Seconds and peak memory in MB of a command in a process of its own.
+
+    Raises:
+        MedicADError: it failed; `name` says what it is.
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", WATCH, *command], capture_output=True, text=True, check=False
+    )
+    if run.returncode:
+        raise MedicADError(f"expected `{name}` to finish, but: {run.stderr[-300:]}")
+    seconds, peak = run.stdout.split()
     scale = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
-    return seconds, usage.ru_maxrss * scale / 1e6
+    return float(seconds), int(peak) * scale / 1e6
 
 
 def measure_speed(model: str, image: str | Path) -> dict[str, object]:
