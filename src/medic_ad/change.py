@@ -19,6 +19,7 @@ from medic_ad.processor import fit_square, grey_window, restore
 from medic_ad.study import Study
 
 STRONGEST = 0.1  # a volume's label comes from the tenth of its slices that changed most
+CHANGED = 0.5  # of |map|: above it a pixel has changed
 MINIMUM_FIELD = 0.05  # slices with less of the common field of view are not compared
 
 
@@ -77,7 +78,7 @@ def compare_studies(
             reason = f"The {when} is out of scope: distance {distance:.1f}, limit {limit:.1f}."
             return not_comparable(reason, record)
     scores = change_scores(seen.outputs, model.network.calibration.temperature())
-    mask = np.abs(halfway_map) > 0.5
+    mask = np.abs(halfway_map) > CHANGED
     change = Change(
         label=change_label(scores),
         scores=scores,

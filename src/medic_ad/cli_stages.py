@@ -52,6 +52,11 @@ EVALUATE = {
         "LocaliseArguments",
         "Heatmaps against the masks of your own table.",
     ),
+    "compare": Stage(
+        "medic_ad.evaluate.compare",
+        "CompareArguments",
+        "Worse, stable or better on the pairs of your own table.",
+    ),
     "card": Stage("medic_ad.evaluate.card.card", "CardArguments", "The figures of MODEL_CARD.md."),
     "unet": Stage(
         "medic_ad.evaluate.unet", "UnetArguments", "A U-Net on the same data, as a yardstick."

@@ -246,7 +246,14 @@ def main(arguments: DetectArguments) -> Path:
     drawn = [
         Picture("ROC", curves.roc(shown, labels)),
         Picture("Precision and recall", curves.precision_recall(shown, labels)),
-        Picture("Reliability, bins of equal mass", curves.reliability(models, labels, prevalence)),
+        Picture(
+            "Reliability, bins of equal mass",
+            curves.reliability(
+                {of: (score, labels) for of, score in models.items()},
+                prevalence,
+                f"share abnormal, at prevalence {prevalence:.2f}",
+            ),
+        ),
     ]
     threshold = run.own.fitted("threshold")
     return finish(
