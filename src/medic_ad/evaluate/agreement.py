@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 
+from medic_ad.data.sample import Sample
+from medic_ad.errors import DataError
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
+from medic_ad.evaluate.predict import as_image
+from medic_ad.evaluate.store import Context, Part, digest
+from medic_ad.evaluate.table import (
+    TableArguments,
+    images_of,
+    mask_of,
+    slice_of,
+    state_of,
+    unit_of,
+)
 from medic_ad.image import Image
 from medic_ad.load import Model
 from medic_ad.report.text import contradictions, located_cell
 from medic_ad.road import read
 from medic_ad.study import Study
+from medic_ad.train.draw import mask_cell
 
 NOWHERE = -1  # no cell named, or no finding
 
@@ -100,3 +115,51 @@ def decision_figures(
         sampling.mean(f"text agrees with the decision, {name}", agrees, of, aim),
         sampling.mean(f"decided (not uncertain, in scope), {name}", decided, of),
     ]
+
+
+def pictured(data: str, name: str, most: int) -> list[Sample]:
+    """Images of one split whose label or mask is known, at most so many, evenly spaced."""
+    try:
+        images, _ = images_of(data, name)
+    except DataError:  # no image of the split is known in this way
+        return []
+    if not images:
+        return []
+    index = np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)
+    return [images[i] for i in np.unique(index)]
+
+
+def agreement_part(
+    context: Context, model: Model, of: str, samples: Sequence[Sample], arguments: TableArguments
+) -> Part | None:
+    """Text, map and decision of full reads; `None` where none of the images is read."""
+    if not samples:
+        return None
+    planes = [as_image(slice_of(s), s.image) for s in samples]
+    table = f"{Path(arguments.data).stem}-{arguments.split}"
+    seen = context.store.predictions(
+        model.weights_sha256, f"texts-{table}", digest([state_of(s) for s in samples]),
+        lambda: read_texts(model, planes, f"reading {table} in words"),
+        arguments.split == "test",
+    )  # fmt: skip
+    read = seen["decision"] != "out_of_scope"
+    if not read.any():
+        return None
+    masks = [mask_of(s) for s in samples]
+    cells = [None if m is None or not m.any() else mask_cell(torch.from_numpy(m)) for m in masks]
+    truth = np.array([code(cell) for cell in cells])
+    inside = {name: values[read] for name, values in seen.items()}
+    groups = np.array([s.group for s in samples])[read]
+    split = f"{Path(arguments.data).stem} {arguments.split}"
+    sampling = context.resampling(groups, unit_of(samples), split)
+    figures = [
+        *decision_figures("in scope", inside, sampling, None, of),
+        *place_figures(inside, truth[read], sampling, of),
+    ]
+    kinds, times = np.unique(inside["text"], return_counts=True)
+    note = (
+        f"{len(samples)} images read in words by `read`, {read.sum()} of them in scope. Places are "
+        "cells of a 3 x 3 grid over the image. Texts without a place or claim are wrong. Most "
+        f'frequent text: "{kinds[times.argmax()]}" ({times.max()} of {times.sum()}).'
+    )
+    return Part(f"Text beside map and decision, {of}", [note], figures)

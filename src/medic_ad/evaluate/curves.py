@@ -163,6 +163,12 @@ def _closed(figure: Figure, axes: Sequence[Any], shape: tuple[int, ...]) -> str:
     return uri(figure)
 
 
+def plain(pixels: np.ndarray, window: tuple[float, float]) -> str:
+    """The image alone."""
+    figure, axes = _panels([(pixels, window)], np.zeros((*pixels.shape, 4)))
+    return _closed(figure, axes, pixels.shape)
+
+
 def case(
     pixels: np.ndarray,
     window: tuple[float, float],

@@ -55,7 +55,7 @@ class Measured:
         worst_words: how the worst cases were chosen.
         cases: one row an image, pair or question, for `cases.csv`.
         extra: further values of the JSON, such as points of a curve.
-        scale: which colours the worst cases show: "heat" or "change".
+        scale: which colours the worst cases show: "heat", "change" or none ("").
     """
 
     stage: str
@@ -147,14 +147,14 @@ def as_html(m: Measured) -> str:
     return template("figures.html.j2").render(
         title=title_of(m), head=head_of(m), parts=parts, interval=INTERVAL, notice=NOTICE,
         curves=[{"title": c.words, "picture": c.picture} for c in m.curves], worst=m.worst,
-        worst_words=m.worst_words, truth=TRUTH, contour=CONTOUR, scale=SCALES[m.scale],
+        worst_words=m.worst_words, truth=TRUTH, contour=CONTOUR, scale=SCALES.get(m.scale),
         colours=gradient(m.scale), provenance=rows,
     )  # fmt: skip
 
 
 def as_csv(cases: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(cases[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(cases[0]) if cases else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(cases)
     return text.getvalue()

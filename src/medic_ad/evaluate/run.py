@@ -126,19 +126,19 @@ def begin(
     samples: list[Sample],
     notes: list[str],
     see: Callable[[Model, str, Context], P],
-    load: Callable[[str], Model] = load_calibrated,
+    calibrated: bool = True,
 ) -> Run[P]:
     """Load one or two models and let each see the samples.
 
     Args:
         see: (model, its name in tables, context) -> what it says of the samples.
-        load: name -> model.
+        calibrated: whether a model that was never calibrated is refused.
 
     Raises:
         DataError: both models are the same.
     """
     names = [n for n in (arguments.model, arguments.against) if n]
-    models = [load(name) for name in names]
+    models = [load_calibrated(name) if calibrated else load_model(name) for name in names]
     if len({m.weights_sha256 for m in models}) < len(models):
         raise DataError(
             f"expected other weights in --against than in {names[0]}, got the same in {names[1]}; "
