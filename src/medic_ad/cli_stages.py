@@ -65,6 +65,22 @@ EVALUATE = {
         "Answers to the questions of your own table; text against map.",
         "language",
     ),
+    "sanity": Stage(
+        "medic_ad.evaluate.sanity",
+        "SanityArguments",
+        "Blank and noise images, randomised weights, other kinds of images.",
+    ),
+    "calibration": Stage(
+        "medic_ad.evaluate.calibration",
+        "CalibrationArguments",
+        "Scores of lesion slices beside repaired twins and shams.",
+    ),
+    "all": Stage(
+        "medic_ad.evaluate.everything",
+        "AllArguments",
+        "Every measurement that the data sets under a folder allow, one page.",
+        "language",
+    ),
     "card": Stage("medic_ad.evaluate.card.card", "CardArguments", "The figures of MODEL_CARD.md."),
     "unet": Stage(
         "medic_ad.evaluate.unet", "UnetArguments", "A U-Net on the same data, as a yardstick."

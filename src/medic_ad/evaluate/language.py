@@ -27,6 +27,7 @@ WORST = 8
 STOCK_QUESTIONS = 16  # whose logits are held against the stock class's
 LEAST_TRAIN = 10  # questions of the train split, below which the baseline is fitted to the split
 ACCURACY, USUAL = "accuracy", "most frequent answer per question type"
+MOVED = "largest difference of a logit, mean over questions"
 WITH, WITHOUT = "with stage tokens", "without stage tokens"
 
 
@@ -144,9 +145,8 @@ def forgetting_part(run: Run[Answers]) -> Part:
                 "logits equal the stock class's, bit for bit", seen["difference"] == 0,
                 f"{p.of}, {WITHOUT}", "= 100 %",
             ),
-            sampling.mean("largest difference of a logit", seen["difference"],
-                          f"{p.of}, {WITHOUT}"),
-            sampling.mean("largest difference of a logit", seen["moved"], f"{p.of}, {WITH}"),
+            sampling.mean(MOVED, seen["difference"], f"{p.of}, {WITHOUT}"),
+            sampling.mean(MOVED, seen["moved"], f"{p.of}, {WITH}"),
         ]  # fmt: skip
     note = (
         f"{len(asked)} evenly spaced questions, asked about their current image. The stock "

@@ -82,7 +82,7 @@ def refused(context: Context, name: str, images: list[Image]) -> np.ndarray:
     return 1.0 - seen["in_scope"]
 
 
-def blank_figures(context: Context) -> list[Figure]:
+def blank_figures(context: Context, of: str = "nano") -> list[Figure]:
     """Share of blank and noise images that are not read as abnormal, through `read`."""
     made = blank_and_noise(context.seed)
 
@@ -107,9 +107,10 @@ def blank_figures(context: Context) -> list[Figure]:
         sampling.mean(
             "blank and noise images not read as abnormal",
             (said != "abnormal"),
+            of,
             aim="= 100 %",
         ),
-        sampling.mean("blank and noise images out of scope", (said == "out_of_scope")),
+        sampling.mean("blank and noise images out of scope", (said == "out_of_scope"), of),
     ]
 
 

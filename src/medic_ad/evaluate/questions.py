@@ -14,6 +14,8 @@ Texts = Sequence[str] | np.ndarray  # one text an item
 LEAST = 10  # questions of a kind, below which they are joined with others
 OTHER = "other"
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_ALTERNATIVES = re.compile(r"/\w+")  # "is/are there" begins with "is there"
+_WORDS = re.compile(r"\w+")
 _STRIP = str.maketrans(string.punctuation, " " * len(string.punctuation))
 
 
@@ -54,7 +56,7 @@ def kinds(questions: Sequence[str]) -> np.ndarray:
     Sets with templates (MIMIC-Diff-VQA) fall into their types by this: "what has" is difference,
     "where in" location, "what level" level. Rarer ones count by their first word, else as other.
     """
-    words = [plain(q).split(" ") for q in questions]
+    words = [_WORDS.findall(_ALTERNATIVES.sub("", q.lower())) or [OTHER] for q in questions]
     out = [" ".join(w[:2]) for w in words]
     for shorter in ([w[0] for w in words], [OTHER] * len(words)):
         rare = {kind for kind, n in Counter(out).items() if n < LEAST}

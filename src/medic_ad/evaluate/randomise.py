@@ -51,19 +51,22 @@ def exchanged(
     images: Sequence[np.ndarray],
     others: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
+    windows: Sequence[tuple[float, float]] | None = None,
 ) -> dict[str, np.ndarray]:
     """Mean heatmap inside the mask with an image's own `<Ano>` and with that of another image.
 
     Args:
         images, others: `(H, W)` grey values each.
         masks: `(H, W)` bool each, not empty.
+        windows: grey windows of images and others, where they are not each one's own.
     """
     own: list[float] = []
     other: list[float] = []
-    rows = zip(images, others, masks, strict=True)
-    for image, twin, mask in bar(rows, "exchanging <Ano>", total=len(images)):
+    own_windows: list[None] = [None] * len(images)
+    rows = zip(images, others, masks, windows or own_windows, strict=True)
+    for image, twin, mask, window in bar(rows, "exchanging <Ano>", total=len(images)):
         fitted = [
-            fit_square(p, grey_window(p), model.config.image_size)
+            fit_square(p, window or grey_window(p), model.config.image_size)
             for p in (x.astype(np.float32) for x in (image, twin))
         ]
         geometry = fitted[0][1]

@@ -49,7 +49,7 @@ def measure(context: Context) -> Part:
             part.figure(f"AUROC, {words}", metrics.auroc(s.scores[keep], s.labels[keep]))
         )
     figures += overall(s, sampling) + constant(s, sampling)
-    calibrated, note = calibration_figures(s, sampling, context.seed)
+    calibrated, note, _ = calibration_figures(s, sampling, context.seed)
     inside = np.mean([seen[f"{k}_in_scope"].mean() for k in KINDS])
     notes = [
         f"Abnormal: {n} test slices as published and the same {n} with a sham repair elsewhere; "
