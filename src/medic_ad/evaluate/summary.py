@@ -15,6 +15,7 @@ from medic_ad import __version__
 from medic_ad.data.registry import SETS
 from medic_ad.evaluate.bootstrap import Figure
 from medic_ad.evaluate.markdown import number, spread
+from medic_ad.evaluate.page import INTERVAL
 from medic_ad.evaluate.record import without_nan
 from medic_ad.report.html import template
 from medic_ad.report.schema import NOTICE
@@ -113,8 +114,8 @@ def as_markdown(summary: Summary) -> str:
     lines = [f"## All measurements: {summary.model}", "", NOTICE, ""]
     for sentence in head_of(summary):
         lines += [sentence, ""]
-    lines += ["| set | stage | figure | value | 95 % interval, or each unit | n / units | verdict |",
-              "|---|---|---|---|---|---|---|"]  # fmt: skip
+    columns = ("set", "stage", "figure", "value", INTERVAL, "n / units", "verdict")
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in summary.rows:
         c = cells(row)
         stage = f"[{row.stage}]({row.page.removesuffix('html')}md)" if row.page else row.stage
