@@ -35,6 +35,7 @@ from medic_ad.image import Image
 SLICES = 40  # evenly spaced, for what takes a pass through several models
 DRAWS = 3  # of random weights
 MOST_ALIKE = 0.2  # rank correlation of a map with that of random weights
+ALIKE = "|rank correlation| with the trained map"
 NOISE = 120  # images of each class that are replaced by noise
 
 
@@ -125,13 +126,13 @@ def weights_part(run: Run[Predictions]) -> Part:
     )  # fmt: skip
     sampling, figures = chosen.sampling(), []
     for words, rows in seen.items():
-        aim = f"|x| < {MOST_ALIKE:g}" if words == ALL else None
-        figures.append(sampling.mean("rank correlation of the map", rows.mean(0), words, aim))
+        aim = f"< {MOST_ALIKE:g}" if words == ALL else None
+        figures.append(sampling.mean(ALIKE, np.abs(rows).mean(0), words, aim))
     each = ", ".join(f"{rows.mean():.2f}" for rows in seen[ALL])
     note = (
         f"{len(index)} evenly spaced images; weights are drawn {DRAWS} times, from the heatmap "
         "back to the pixels, each step keeping what the one before drew (Adebayo et al. 2018). "
-        f"Mean over images of each draw with all weights: {each}."
+        f"Mean over images, with its sign, of each draw of all weights: {each}."
     )
     return Part("Randomised weights", [note], figures)
 
@@ -180,7 +181,7 @@ def holds(figure: Figure) -> bool | None:
         low, high = figure.interval or (figure.value, figure.value)
         return low <= 0.5 <= high
     if figure.of == ALL:
-        return abs(figure.value) < MOST_ALIKE
+        return figure.value < MOST_ALIKE
     if figure.of == "own - twin's":
         return (figure.interval or (figure.value,))[0] > 0
     return None
