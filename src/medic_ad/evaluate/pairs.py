@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from medic_ad.align import align
 from medic_ad.change import change_scores, compare_slices
-from medic_ad.data.sample import Sample
+from medic_ad.data.sample import Sample, read_info, read_samples
 from medic_ad.errors import DataError
 from medic_ad.evaluate.store import Arrays, Store, digest
 from medic_ad.evaluate.table import Lazy
@@ -35,10 +36,12 @@ class Pair:
     Attributes:
         sample: the row of the table; of a volume that is listed slice by slice the first one.
         slices: those that the table lists, `None` for a 2-D image or all of a volume.
+        change_mask: path of the unsigned mask of what changed, where the table has one.
     """
 
     sample: Sample
     slices: tuple[int, ...] | None
+    change_mask: str | None
 
     def image(self, path: str | None) -> Image:
         """The image or volume of one of the pair's files."""
@@ -50,10 +53,15 @@ class Pair:
         whole = grid if grid.ndim == 3 else grid[None]
         return whole if self.slices is None else whole[list(self.slices)]
 
-    @property
-    def change_mask(self) -> str | None:
-        """The unsigned mask of what changed, where the table has one."""
-        return None if not np.isnan(self.sample.label) else self.sample.mask
+
+def change_masks(data: str) -> dict[tuple[str, str], str]:
+    """(image, prior) -> change mask, of the rows whose label is empty."""
+    root = Path(read_info(data).root)
+    return {
+        (str(root / s.image), str(root / s.prior)): str(root / s.mask)
+        for s in read_samples(data)
+        if s.prior and s.mask and math.isnan(s.label)
+    }
 
 
 def pairs_of(data: str, name: str) -> tuple[list[Pair], list[str]]:
@@ -66,8 +74,8 @@ def pairs_of(data: str, name: str) -> tuple[list[Pair], list[str]]:
     found: dict[tuple[str, str], list[Sample]] = {}
     for s in rows:
         found.setdefault((s.image, str(s.prior)), []).append(s)
-    pairs = []
-    for same in found.values():
+    pairs, masks = [], change_masks(data)
+    for files, same in found.items():
         labels = {s.change for s in same if s.change}
         if len(labels) > 1:
             raise DataError(
@@ -78,7 +86,7 @@ def pairs_of(data: str, name: str) -> tuple[list[Pair], list[str]]:
         one = dataclasses.replace(
             same[0], change=labels.pop() if labels else None, slice=None, question=None, answer=None
         )
-        pairs.append(Pair(one, tuple(slices) or None))
+        pairs.append(Pair(one, tuple(slices) or None, masks.get(files)))
     known = [p for p in pairs if p.sample.change or p.change_mask]
     if not known:
         raise DataError(
