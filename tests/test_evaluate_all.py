@@ -13,14 +13,14 @@ from typer.testing import CliRunner
 from medic_ad import cli
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.evaluate import calibration, everything, run, sanity
+from medic_ad.evaluate import calibration, everything, outside, run, sanity
 from medic_ad.report.schema import NOTICE
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Tumour slices as published, and a folder of a set with nothing in it."""
-    cases.cheng(tmp_path / "data", test=4)
+    cases.cheng(tmp_path / "data", test=3)
     (tmp_path / "data" / "head_ct").mkdir()
     return tmp_path / "data"
 
@@ -30,6 +30,7 @@ def plant(monkeypatch: Any) -> None:
     monkeypatch.setattr(run, "load_model", lambda name: model)
     monkeypatch.setattr(sanity, "SLICES", 2)
     monkeypatch.setattr(sanity, "DRAWS", 1)
+    monkeypatch.setattr(outside, "EACH", 1)
 
 
 def measured(root: Path, out: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def test_without_stage_tokens_the_logits_are_the_stock_class_s(data, tmp_path, m
     assert value(seen, language.MOVED, f"tiny, {language.WITH}")["value"] > 0
     forward = MedicADForConditionalGeneration.forward
 
+    @functools.wraps(forward)
     def forgetful(self: Any, *args: Any, **kwargs: Any) -> Any:
         out = forward(self, *args, **kwargs)
         out.logits = out.logits * 1.001
@@ -101,7 +103,7 @@ def test_answers_are_those_of_the_road_and_kept(data, tmp_path, monkeypatch):
 def test_the_stock_class_holds_no_second_copy_of_the_weights():
     network = cases.tiny_model().network
     stock = dict(forgetting.stock_of(network).named_parameters())
-    ours, shared = dict(network.named_parameters()), 0
+    ours, shared = dict(network.named_parameters(remove_duplicate=False)), 0
     for name, parameter in stock.items():
         assert parameter.data_ptr() == ours[name].data_ptr(), name
         shared += 1
@@ -136,7 +138,7 @@ def longest_common(a: list[str], b: list[str]) -> int:
 
 def test_text_metrics_equal_second_references():
     truths = ["new opacity in left lower lobe", "heart is of normal size now", "no change at all"]
-    said = ["opacity in left upper lobe", "heart is of normal size now", "large effusion"]
+    said = ["opacity in left upper lobe", "heart is of normal size now", "large effusion on right"]
     found = texts.statistics(said, truths)
     ones = np.ones(3)
     splits = [[t.split()] for t in truths], [s.split() for s in said]

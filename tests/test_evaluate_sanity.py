@@ -15,7 +15,7 @@ from table_cases import figures, plant, value
 
 from medic_ad.data.sample import read_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import calibration, gate, run, sanity
+from medic_ad.evaluate import calibration, gate, outside, run, sanity
 from medic_ad.evaluate.randomise import ALL, randomised
 from medic_ad.evaluate.table import images_of, mask_of
 
@@ -25,6 +25,7 @@ def checked(data: Path, out: Path, monkeypatch: Any, **more: Any) -> dict[str, A
     monkeypatch.setattr(run, "load_model", lambda name: model)
     monkeypatch.setattr(sanity, "SLICES", 4)
     monkeypatch.setattr(sanity, "DRAWS", 1)
+    monkeypatch.setattr(outside, "EACH", 1)
     sanity.main(sanity.SanityArguments(str(data), "tiny", out=str(out), resamples=40, **more))
     return figures(out, "sanity")
 

@@ -36,7 +36,7 @@ from medic_ad.evaluate.table import (
 from medic_ad.evaluate.twins import MADE_WITH, METHOD, repaired, sham_repaired
 from medic_ad.load import Model
 
-LABELS = ("normal", "abnormal")
+WRONG = {"abnormal read as normal": "abnormal", "normal read as abnormal": "normal"}
 BATCH = 8  # slices whose versions are kept in one file
 LEAST = 1000  # images, below which the page says that they are few
 
@@ -148,13 +148,11 @@ def calibrated_part(run: Run[Predictions], p: Predictions, labels: np.ndarray) -
         f"{'within' if within else 'above'} what 95 % of perfectly calibrated models with these "
         f"{error.n} scores stay below ({number(ceiling)}), at prevalence {s.prevalence:.2f}."
     )
-    missed = [
-        f for f in figures if f.name in ("abnormal read as normal", "normal read as abnormal")
-    ]
-    covered = ", ".join(f"{1 - f.value:.1%} of those not {f.name}" for f in missed)
     figures.append(sampling.figure("AUROC", metrics.auroc(p.score, labels), p.of))
     figures += [*overall(s, sampling, p.of), sampling.mean("share in scope", p.in_scope, p.of)]
-    note += f" Measured coverage: {covered}."
+    missed = {f.name: f.value for f in figures if f.name in WRONG}
+    covered = " and ".join(f"{1 - missed[name]:.1%} of {kind}" for name, kind in WRONG.items())
+    note += f" Measured coverage: {covered} images are not decided wrongly."
     return Part(f"Calibration, {p.of}", [note], figures), sentence
 
 

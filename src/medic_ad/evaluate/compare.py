@@ -209,6 +209,7 @@ def main(arguments: CompareArguments) -> Path:
         overlap, map_difference, best_map = map_part(run, maps)
         parts.append(overlap)
         if not named.any():
+            overlap.notes.extend(run.notes)
             difference, best = map_difference, best_map
             cases_of_worst = worst_maps(run, pairs, maps)
             words = "Change maps of lowest Dice: prior, current image, change map."

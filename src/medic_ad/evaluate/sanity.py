@@ -97,8 +97,9 @@ def planes_of(samples: list[Sample]) -> tuple[list[Image], list[tuple[float, flo
 
 def alike(map_a: np.ndarray, map_b: np.ndarray) -> float:
     """Spearman's rank correlation of two maps; 0 where one of them is constant."""
-    found = float(spearmanr(map_a.ravel(), map_b.ravel()).statistic)
-    return found if np.isfinite(found) else 0.0
+    if not (np.ptp(map_a) and np.ptp(map_b)):
+        return 0.0
+    return float(spearmanr(map_a.ravel(), map_b.ravel()).statistic)
 
 
 def weights_part(run: Run[Predictions]) -> Part:
