@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import evaluate_cases as cases
+import numpy as np
 import pytest
+from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 from medic_ad import cli
@@ -115,6 +117,19 @@ def test_stages_follow_from_the_columns():
     assert stages([row(prior="p.png", mask="m.png")], True) == ["compare"]
     assert stages([row(question="q", answer="a")], False) == ["language"]
     assert stages([row(prior="p.png")], True) == []
+
+
+def test_a_table_that_says_nothing_is_listed(tmp_path, monkeypatch):
+    plant(monkeypatch)
+    folder = tmp_path / "data" / "cxr_hannover"
+    (folder / "png").mkdir(parents=True)
+    lines = ["patient_id,image_id,admission_offset,modality"]
+    for k in range(2):
+        Pillow.fromarray(cases.head(np.random.default_rng(k))).save(folder / f"png/{k}.png")
+        lines.append(f"p,{k},{-k},DX")
+    (folder / "data.csv").write_text("\n".join(lines) + "\n")
+    [row] = measured(tmp_path / "data", tmp_path / "out")
+    assert (row["name"], row["reason"]) == ("cxr_hannover", everything.NOTHING)
 
 
 def test_a_folder_without_sets_is_refused_with_status_2(tmp_path):

@@ -28,7 +28,8 @@ from medic_ad.evaluate.summary import Row, Summary, write
 from medic_ad.image import same_body_part, same_modality
 from medic_ad.load import Model
 
-LEFT = ("test", "val", "train")  # the first of these that a table has is measured
+PREFERRED = ("test", "val", "train")  # the first of these that a table has is measured
+NOTHING = "No label, mask, change or question that could be measured."
 
 
 @dataclass
@@ -139,7 +140,7 @@ def jobs_of(arguments: AllArguments, model: Model, tables: dict[str, Path]) -> l
     jobs = []
     for name, path in tables.items():
         rows = read_samples(path)
-        split = next(s for s in LEFT if any(row.split == s for row in rows))
+        split = next(s for s in PREFERRED if any(row.split == s for row in rows))
         measured = [s for s in rows if s.split == split]
         for stage in stages_of(measured, in_scope(model, rows)):
             kind, main = COMMANDS[stage]
@@ -173,6 +174,8 @@ def main(arguments: AllArguments) -> Path:
     model = load_calibrated(arguments.model)
     tables, rows = tables_of(arguments)
     jobs = jobs_of(arguments, model, tables)
+    bare = set(tables) - {job.name for job in jobs}
+    rows += [Row(n, "", "evaluate", reason=NOTHING) for n in tables if n in bare]
     summary = Summary(arguments.model, model.weights_sha256, rows)
     for number, job in enumerate(bar(jobs, "evaluating"), start=1):
         start = time.monotonic()
