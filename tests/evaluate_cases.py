@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import tiny
 import torch
 from PIL import Image as Pillow
 from torch.nn.functional import max_pool2d
 
 from medic_ad.evaluate.store import Context, Store
+from medic_ad.load import Model
 from medic_ad.model.calibration import Calibration
 
 SIDE = 96
@@ -58,6 +60,22 @@ def calibration() -> Calibration:
     ).items():  # fmt: skip
         getattr(out, name).fill_(value)
     return out
+
+
+def tiny_model() -> Model:
+    """A tiny network, untrained, calibrated so that everything is in scope; brain MR only."""
+    network = tiny.network(
+        scope=["brain MR T1-CE", "brain MR FLAIR"], scope_modalities=["MR"],
+        scope_body_parts=["BRAIN"],
+    ).requires_grad_(False)  # fmt: skip
+    planted, features = calibration(), 2 * network.config.vision_config.hidden_size
+    network.calibration = Calibration(2, features)
+    for name, buffer in network.calibration.named_buffers():
+        buffer.fill_(float(getattr(planted, name).flatten()[0]))
+    network.calibration.gate_precision.copy_(torch.eye(features).expand(2, -1, -1))
+    network.calibration.gate_mean[1] = 5.0
+    network.calibration.heatmap_threshold[1] = 0.4
+    return Model("tiny", network, tiny.processor(), "1" * 64)
 
 
 class Seer:

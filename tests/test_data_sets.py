@@ -197,6 +197,17 @@ def test_evaluation_sets_never_train(tmp_path: Path) -> None:
         brain_mri_253.samples(tmp_path)
 
 
+def test_a_mask_of_another_size_than_its_image_is_left_out(tmp_path: Path) -> None:
+    for name, side in (("a", 32), ("b", 32), ("small", 24)):
+        Picture.new("L", (side, 32)).save(tmp_path / f"{name}.png")
+    (tmp_path / "index.csv").write_text(
+        "image,label,mask,duplicate_group\na.png,1,b.png,1\nb.png,1,small.png,2\n"
+    )
+    found = brain_mri_253.reading(tmp_path)
+    assert [s.mask for s in found.samples] == ["b.png", None]
+    assert found.notes == ("1 masks of another size than their image left out: small.png.",)
+
+
 def test_mni152_is_one_patient_in_train() -> None:
     pytest.importorskip("nilearn")
     found = mni152.samples()

@@ -13,9 +13,10 @@ from medic_ad import look
 from medic_ad.data.sample import Sample
 from medic_ad.evaluate.bootstrap import Figure
 from medic_ad.evaluate.card import card, compare, detect, localise
-from medic_ad.evaluate.card.material import cheng_twins, edited
+from medic_ad.evaluate.card.material import cheng_twins
 from medic_ad.evaluate.card.pairs import NEW, bin_words, held_out_pairs, plan
 from medic_ad.evaluate.store import Context, Part
+from medic_ad.evaluate.twins import edited
 from medic_ad.words import EXCHANGED
 
 

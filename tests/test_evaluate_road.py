@@ -19,9 +19,9 @@ from medic_ad.align import align
 from medic_ad.data.prepare import prepare
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError, ModelError
-from medic_ad.evaluate import markdown, unet
+from medic_ad.evaluate import agreement, markdown, outside, unet
 from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.card import card, flair, language, longitudinal, sanity
+from medic_ad.evaluate.card import card, flair, longitudinal, sanity
 from medic_ad.evaluate.card.compare import compare_all, read_both_ways
 from medic_ad.evaluate.card.pairs import Pairs
 from medic_ad.evaluate.metrics import PixelCounts
@@ -30,7 +30,6 @@ from medic_ad.evaluate.regions import FreeResponse
 from medic_ad.evaluate.store import Part, Store
 from medic_ad.evaluate.table import predictions_of
 from medic_ad.load import Model
-from medic_ad.model.calibration import Calibration
 from medic_ad.readers import read_image
 from medic_ad.road import read, scan
 from medic_ad.study import Study
@@ -38,16 +37,7 @@ from medic_ad.study import Study
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """Tiny, untrained, calibrated so that everything is in scope."""
-    network = tiny.network(scope=["brain MR T1-CE", "brain MR FLAIR"]).requires_grad_(False)
-    planted, features = cases.calibration(), 2 * network.config.vision_config.hidden_size
-    network.calibration = Calibration(2, features)
-    for name, buffer in network.calibration.named_buffers():
-        buffer.fill_(float(getattr(planted, name).flatten()[0]))
-    network.calibration.gate_precision.copy_(torch.eye(features).expand(2, -1, -1))
-    network.calibration.gate_mean[1] = 5.0
-    network.calibration.heatmap_threshold[1] = 0.4
-    return Model("tiny", network, tiny.processor(), "1" * 64)
+    return cases.tiny_model()
 
 
 def grey(seed: int, side: tuple[int, int] = (80, 72)) -> np.ndarray:
@@ -111,13 +101,13 @@ def test_texts_are_parsed_by_the_words_that_are_trained():
         "Brain MR, FLAIR.": "nothing",
         ".": "nothing",
     }
-    assert {text: language.claims(text) for text in said} == said
-    cells = [language.code((r, c)) for r in range(3) for c in range(3)]
-    assert cells == list(range(9)) and language.code(None) == language.NOWHERE
+    assert {text: agreement.claims(text) for text in said} == said
+    cells = [agreement.code((r, c)) for r in range(3) for c in range(3)]
+    assert cells == list(range(9)) and agreement.code(None) == agreement.NOWHERE
 
 
 def test_full_reads_give_texts_and_cells(model: Model):
-    seen = language.read_texts(model, [as_image(grey(k), "x.png") for k in range(3)], "reading")
+    seen = agreement.read_texts(model, [as_image(grey(k), "x.png") for k in range(3)], "reading")
     assert set(seen["decision"]) <= {"abnormal", "normal", "uncertain"}
     assert ((seen["computed"] >= -1) & (seen["computed"] < 9)).all()
     assert set(seen["claim"]) <= {"abnormal", "normal", "nothing"}
@@ -127,7 +117,7 @@ def test_chance_agreement_is_that_of_shuffled_texts():
     rng = np.random.default_rng(0)
     computed = rng.choice(9, 3000, p=np.r_[0.5, np.full(8, 0.0625)])
     said = rng.permutation(computed)
-    expected = language.chance(computed, said)(np.ones(3000))
+    expected = agreement.chance(computed, said)(np.ones(3000))
     assert expected == pytest.approx(float((computed == said).mean()), abs=0.03)
 
 
@@ -180,15 +170,15 @@ def test_f1_of_changed_lesions_takes_its_threshold_from_the_other_patient():
 
 
 def test_blank_and_noise_images_are_many_and_differ():
-    made = sanity.blank_and_noise(0)
-    assert len(made) == 7 and all(len(slices) == sanity.EACH for slices in made.values())
+    made = outside.blank_and_noise(0)
+    assert len(made) == 7 and all(len(slices) == outside.EACH for slices in made.values())
     pictures = [p for slices in made.values() for p in slices]
     assert all(p.shape == (224, 224) and 0 <= p.min() <= p.max() <= 255 for p in pictures)
     assert len({p.tobytes() for p in pictures}) == len(pictures)
 
 
 def test_photographs_are_at_hand():
-    pictures = sanity.photographs()
+    pictures = outside.photographs()
     assert len(pictures) >= 10 and all(p.ndim == 2 and p.max() > 1 for p in pictures)
 
 

@@ -26,11 +26,13 @@ class Stage:
         module: holds the dataclass, and `main(arguments)` that does the work.
         arguments: name of the dataclass.
         summary: one line for `--help`.
+        extra: of this package, that brings what the module needs.
     """
 
     module: str
     arguments: str
     summary: str
+    extra: str = "train"
 
 
 TRAIN = {
@@ -51,6 +53,33 @@ EVALUATE = {
         "medic_ad.evaluate.localise",
         "LocaliseArguments",
         "Heatmaps against the masks of your own table.",
+    ),
+    "compare": Stage(
+        "medic_ad.evaluate.compare",
+        "CompareArguments",
+        "Worse, stable or better on the pairs of your own table.",
+    ),
+    "language": Stage(
+        "medic_ad.evaluate.language",
+        "LanguageArguments",
+        "Answers to the questions of your own table; text against map.",
+        "language",
+    ),
+    "sanity": Stage(
+        "medic_ad.evaluate.sanity",
+        "SanityArguments",
+        "Blank and noise images, randomised weights, other kinds of images.",
+    ),
+    "calibration": Stage(
+        "medic_ad.evaluate.calibration",
+        "CalibrationArguments",
+        "Scores of lesion slices beside repaired twins and shams.",
+    ),
+    "all": Stage(
+        "medic_ad.evaluate.everything",
+        "AllArguments",
+        "Every measurement that the data sets under a folder allow, one page.",
+        "language",
     ),
     "card": Stage("medic_ad.evaluate.card.card", "CardArguments", "The figures of MODEL_CARD.md."),
     "unet": Stage(
@@ -116,7 +145,7 @@ def stage_app(stage: Stage) -> typer.Typer:
     Raises:
         MedicADError: a package that only training needs is not installed.
     """
-    with extra("train"):
+    with extra(stage.extra):
         module = importlib.import_module(stage.module)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(help=stage.summary)(as_command(getattr(module, stage.arguments), module.main))

@@ -171,28 +171,38 @@ def parted(seen: Look) -> list[Look]:
 
 @torch.inference_mode()
 def say(
-    model: Model, question: str, looks: Sequence[Look], change: CompareOutput | None = None
+    model: Model,
+    question: str,
+    looks: Sequence[Look],
+    change: CompareOutput | None = None,
+    stages: bool = True,
 ) -> str:
     """The language model's answer about one scan, or about a pair (baseline first).
 
     Args:
         looks: single-canvas looks; their vision pass is used again, none is made.
         change: stage 2's output for a pair; without it `<|diff|>` is the learned no-prior state.
+        stages: whether the prompt holds stage tokens; without them the stock class answers.
     """
     network, processor, config = model.network, model.processor, model.config
     vision = joined(*looks)
-    prompt = processor.prompt(question, images=len(looks))
+    prompt = processor.prompt(question, images=len(looks), stages=stages)
     text = processor.text([prompt], config, vision.merged[0][0].numel()).to(model.device)
     grids = [
         [1, *(side * config.vision_config.spatial_merge_size for side in m.shape[1:])]
         for m in vision.merged
     ]
+    embeds = {}
+    if stages:
+        embeds = {
+            "ano_embeds": torch.stack([d.embeds for x in looks for d in x.detected]),
+            "diff_embeds": (network.comparer.no_prior if change is None else change.embeds)[None],
+        }
     out = network.generate(
         **text,
+        **embeds,
         image_grid_thw=torch.tensor(grids, device=model.device),
         mm_encoder_outputs={"image": vision.encoder},
-        ano_embeds=torch.stack([d.embeds for x in looks for d in x.detected]),
-        diff_embeds=(network.comparer.no_prior if change is None else change.embeds)[None],
         max_new_tokens=NEW_TOKENS,
         do_sample=False,
         eos_token_id=processor.tokenizer.eos_token_id,

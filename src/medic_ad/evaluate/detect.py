@@ -24,9 +24,9 @@ from medic_ad.evaluate.run import (
     scope_figures,
     start,
 )
-from medic_ad.evaluate.scores import Scores, calibration_figures, constant, overall
+from medic_ad.evaluate.scores import calibration_figures, constant, overall, scores_of
 from medic_ad.evaluate.store import Part
-from medic_ad.evaluate.table import Predictions, TableArguments, images_of, masks_of
+from medic_ad.evaluate.table import TableArguments, images_of, masks_of
 
 WORST = 8
 
@@ -63,17 +63,6 @@ def training_images(arguments: TableArguments) -> list[Sample]:
         return []
     images, _ = images_of(arguments.data, "train")
     return [s for s in images if not math.isnan(s.label)]
-
-
-def scores_of(p: Predictions, labels: np.ndarray) -> Scores:
-    return Scores(
-        scores=p.score,
-        labels=labels,
-        threshold=p.fitted("threshold"),
-        low=p.fitted("band_low"),
-        high=p.fitted("band_high"),
-        prevalence=float(p.fitted("prevalence").mean()),
-    )
 
 
 def detection(run: Run, labels: np.ndarray) -> Part:
@@ -131,7 +120,7 @@ def beside_baselines(run: Run, labels: np.ndarray, found: Baselines) -> tuple[Pa
 
 def calibration(run: Run, labels: np.ndarray) -> Part:
     s, sampling = scores_of(run.own, labels), run.sampling()
-    figures, note = calibration_figures(s, sampling, run.arguments.seed, run.own.of)
+    figures, note, _ = calibration_figures(s, sampling, run.arguments.seed, run.own.of)
     guess = metrics.brier(np.full(len(labels), s.prevalence), labels, s.prevalence)
     figures.insert(2, sampling.figure("Brier score", guess, "image-free (the prevalence)"))
     return Part("Calibration", [note], figures)
@@ -246,7 +235,14 @@ def main(arguments: DetectArguments) -> Path:
     drawn = [
         Picture("ROC", curves.roc(shown, labels)),
         Picture("Precision and recall", curves.precision_recall(shown, labels)),
-        Picture("Reliability, bins of equal mass", curves.reliability(models, labels, prevalence)),
+        Picture(
+            "Reliability, bins of equal mass",
+            curves.reliability(
+                {of: (score, labels) for of, score in models.items()},
+                prevalence,
+                f"share abnormal, at prevalence {prevalence:.2f}",
+            ),
+        ),
     ]
     threshold = run.own.fitted("threshold")
     return finish(

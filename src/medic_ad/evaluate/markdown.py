@@ -47,7 +47,10 @@ def spread(figure: Figure) -> str:
         words = f"{number(figure.interval[0])} to {number(figure.interval[1])}"
         return words if figure.p is None else f"{words}, p {figure.p:.3f}"
     each = figure.per_unit or {}
-    return "; ".join(f"{unit}: {number(value)}" for unit, value in each.items()) or "-"
+    prefixes = {unit.rpartition(":")[0] for unit in each}  # a table's groups start with its name
+    names = [unit.rpartition(":")[2] if len(prefixes) == 1 else unit for unit in each]
+    rows = zip(names, each.values(), strict=True)
+    return "; ".join(f"{unit}: {number(value)}" for unit, value in rows) or "-"
 
 
 def table(figures: list[Figure]) -> list[str]:

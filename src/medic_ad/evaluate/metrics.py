@@ -88,8 +88,13 @@ def macro_f1(decided: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> 
     return lambda counts: float(np.mean([one(counts) for one in each]))
 
 
-def to_prevalence(labels: np.ndarray, prevalence: float) -> np.ndarray:
-    """Weights `(n,)` under which this share of the items is abnormal; they sum to n."""
+def to_prevalence(labels: np.ndarray, prevalence: float | None) -> np.ndarray:
+    """Weights `(n,)` under which this share of the items is abnormal; they sum to n.
+
+    Without a prevalence the items count as they are.
+    """
+    if prevalence is None:
+        return np.ones(len(labels))
     share = labels.mean()
     return np.where(labels == 1, prevalence / share, (1 - prevalence) / (1 - share))
 
@@ -132,7 +137,7 @@ def _equal_mass(
     return index, p, y, w
 
 
-def ece(scores: np.ndarray, labels: np.ndarray, prevalence: float) -> Statistic:
+def ece(scores: np.ndarray, labels: np.ndarray, prevalence: float | None) -> Statistic:
     weight = to_prevalence(labels, prevalence)
 
     def statistic(counts: np.ndarray) -> float:
@@ -143,7 +148,7 @@ def ece(scores: np.ndarray, labels: np.ndarray, prevalence: float) -> Statistic:
 
 
 def ece_null(
-    scores: np.ndarray, labels: np.ndarray, prevalence: float, seed: int, draws: int = 200
+    scores: np.ndarray, labels: np.ndarray, prevalence: float | None, seed: int, draws: int = 200
 ) -> tuple[float, float]:
     """Mean and 95th percentile of the error of a perfectly calibrated model with these scores."""
     rng, weight = np.random.default_rng(seed), to_prevalence(labels, prevalence)

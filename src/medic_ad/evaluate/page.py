@@ -25,6 +25,10 @@ from medic_ad.report.html import template
 from medic_ad.report.schema import NOTICE
 
 SCHEMA = "medic-ad/figures/1"
+SCALES = {  # what the colours of worst cases stand for: their outline, low end, middle, high end
+    "heat": ("heatmap at its threshold", "0", "probability of an anomaly", "1"),
+    "change": ("change map at its threshold", "-1 better", "signed change", "+1 worse"),
+}
 INTERVAL = f"{LEVEL:.0%} interval, or each unit"
 
 
@@ -41,7 +45,7 @@ class Measured:
     """All that one run found.
 
     Attributes:
-        stage: "detect" or "localise".
+        stage: name of the command: "detect", "compare" ...
         provenance: what the figures depend on.
         verdict: one sentence on the model beside the best baseline.
         beats_baseline: whether the interval of the difference lies above zero; `None` where it is
@@ -49,8 +53,9 @@ class Measured:
         parts: sections of the table.
         curves, worst: drawings.
         worst_words: how the worst cases were chosen.
-        cases: one row an image, for `cases.csv`.
+        cases: one row an image, pair or question, for `cases.csv`.
         extra: further values of the JSON, such as points of a curve.
+        scale: which colours the worst cases show: "heat", "change" or none ("").
     """
 
     stage: str
@@ -63,6 +68,7 @@ class Measured:
     worst_words: str
     cases: list[dict[str, Any]]
     extra: dict[str, Any]
+    scale: str = "heat"
 
 
 def verdict(difference: Figure, model: str, baseline: str) -> tuple[str, bool | None]:
@@ -141,14 +147,14 @@ def as_html(m: Measured) -> str:
     return template("figures.html.j2").render(
         title=title_of(m), head=head_of(m), parts=parts, interval=INTERVAL, notice=NOTICE,
         curves=[{"title": c.words, "picture": c.picture} for c in m.curves], worst=m.worst,
-        worst_words=m.worst_words, truth=TRUTH, contour=CONTOUR, heat=gradient("heat"),
-        provenance=rows,
+        worst_words=m.worst_words, truth=TRUTH, contour=CONTOUR, scale=SCALES.get(m.scale),
+        colours=gradient(m.scale), provenance=rows,
     )  # fmt: skip
 
 
 def as_csv(cases: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(cases[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(cases[0]) if cases else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(cases)
     return text.getvalue()

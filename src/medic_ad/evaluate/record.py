@@ -17,7 +17,7 @@ import transformers
 
 from medic_ad import __version__
 from medic_ad.evaluate.bootstrap import LEVEL, Figure
-from medic_ad.evaluate.store import Context
+from medic_ad.evaluate.store import READ_WITH, Context
 
 LOCAL = ("data_root", "card")  # arguments that only say where things lie on this machine
 
@@ -35,6 +35,7 @@ def provenance(context: Context, arguments: Any) -> dict[str, Any]:
         "medic_ad": __version__,
         "model": context.model.name,
         "weights_sha256": context.weights,
+        "read_with": READ_WITH,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "arguments": {k: v for k, v in dataclasses.asdict(arguments).items() if k not in LOCAL},
         "scope": {

@@ -1,13 +1,13 @@
-"""Evaluation: what `evaluate detect` and `evaluate localise` share: models, predictions, record."""
+"""Evaluation: what all measurements on a table share: models, predictions, record, files."""
 
 from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -31,16 +31,34 @@ from medic_ad.load import Model, load_model
 from medic_ad.model.calibration import FITTED
 
 
+class Seen(Protocol):
+    """What one model says of n samples, in their order."""
+
+    @property
+    def of(self) -> str:
+        """The model's name in tables."""
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+
+    def subset(self, keep: np.ndarray) -> Any:
+        """The same of some samples."""
+
+
+P = TypeVar("P", bound=Seen)
+
+
 @dataclass(frozen=True)
-class Run:
-    """One model, and perhaps a second one, on the images of a split.
+class Run(Generic[P]):
+    """One model, and perhaps a second one, on the samples of a split.
 
     Attributes:
-        stage: "detect" or "localise".
+        stage: name of the command: "detect", "compare" ...
         arguments: of the command.
         context: the first model with the store.
-        samples: the measured images.
-        notes: on which images these are.
+        samples: the measured samples: images, pairs or questions.
+        notes: on which samples these are.
         own: what the model says of them.
         other: what the second model says, `None` without one.
     """
@@ -50,8 +68,13 @@ class Run:
     context: Context
     samples: list[Sample]
     notes: list[str]
-    own: Predictions
-    other: Predictions | None
+    own: P
+    other: P | None
+
+    @property
+    def seen(self) -> list[P]:
+        """What the one or two models say."""
+        return [self.own] if self.other is None else [self.own, self.other]
 
     @property
     def name(self) -> str:
@@ -63,8 +86,8 @@ class Run:
         split = f"{Path(self.arguments.data).stem} {self.arguments.split}"
         return self.context.resampling([s.group for s in kept], unit_of(kept), split)
 
-    def pick(self, keep: np.ndarray) -> Run:
-        """The run on some of its images."""
+    def pick(self, keep: np.ndarray) -> Run[P]:
+        """The run on some of its samples."""
         return Run(
             self.stage, self.arguments, self.context,
             [s for s, kept in zip(self.samples, keep, strict=True) if kept], self.notes,
@@ -72,7 +95,7 @@ class Run:
         )  # fmt: skip
 
     def one_per_group(self) -> np.ndarray:
-        """One image of each group, drawn by the seed."""
+        """One sample of each group, drawn by the seed."""
         rng, keep = np.random.default_rng(self.arguments.seed), np.zeros(len(self.samples), bool)
         groups = np.array([s.group for s in self.samples])
         for group in np.unique(groups):
@@ -97,22 +120,25 @@ def labels_of(models: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else list(models)
 
 
-def start(
+def begin(
     stage: str,
     arguments: TableArguments,
-    images: list[Sample],
-    keep: list[bool],
+    samples: list[Sample],
     notes: list[str],
-) -> Run:
-    """Load what is measured and make the predictions that lack.
+    see: Callable[[Model, str, Context], P],
+    calibrated: bool = True,
+) -> Run[P]:
+    """Load one or two models and let each see the samples.
 
     Args:
-        images: all of the split whose truth is known in any way: they are predicted together, so
-            that every command opens the split once.
-        keep: which of them this command measures.
+        see: (model, its name in tables, context) -> what it says of the samples.
+        calibrated: whether a model that was never calibrated is refused.
+
+    Raises:
+        DataError: both models are the same.
     """
     names = [n for n in (arguments.model, arguments.against) if n]
-    models = [load_calibrated(name) for name in names]
+    models = [load_calibrated(name) if calibrated else load_model(name) for name in names]
     if len({m.weights_sha256 for m in models}) < len(models):
         raise DataError(
             f"expected other weights in --against than in {names[0]}, got the same in {names[1]}; "
@@ -128,24 +154,40 @@ def start(
         seed=arguments.seed,
         resamples=arguments.resamples,
     )
-    table = f"{Path(arguments.data).stem}-{arguments.split}"
-    seen = [
-        predictions_of(m, of, images, context.store, table, arguments.split == "test").subset(
-            np.array(keep)
-        )
-        for m, of in zip(models, labels_of(names), strict=True)
-    ]
+    seen = [see(m, of, context) for m, of in zip(models, labels_of(names), strict=True)]
     other = seen[1] if len(seen) > 1 else None
-    samples = [s for s, kept in zip(images, keep, strict=True) if kept]
     return Run(stage, arguments, context, samples, notes, seen[0], other)
 
 
-def scope_figures(run: Run) -> tuple[list[Figure], str]:
+def start(
+    stage: str,
+    arguments: TableArguments,
+    images: list[Sample],
+    keep: list[bool],
+    notes: list[str],
+) -> Run[Predictions]:
+    """Load what is measured and make the predictions of images that lack.
+
+    Args:
+        images: all of the split whose truth is known in any way: they are predicted together, so
+            that every command opens the split once.
+        keep: which of them this command measures.
+    """
+    table = f"{Path(arguments.data).stem}-{arguments.split}"
+
+    def see(model: Model, of: str, context: Context) -> Predictions:
+        test = arguments.split == "test"
+        seen = predictions_of(model, of, images, context.store, table, test)
+        return seen.subset(np.array(keep))
+
+    samples = [s for s, kept in zip(images, keep, strict=True) if kept]
+    return begin(stage, arguments, samples, notes, see)
+
+
+def scope_figures(run: Run[Predictions]) -> tuple[list[Figure], str]:
     """Share of the images that the model would read at all, and what was done with the others."""
     figures = [
-        run.sampling().mean("share in scope", p.in_scope.astype(float), p.of)
-        for p in (run.own, run.other)
-        if p is not None
+        run.sampling().mean("share in scope", p.in_scope.astype(float), p.of) for p in run.seen
     ]
     outside = int((~run.own.in_scope).sum())
     note = (
@@ -168,7 +210,7 @@ def record_of(run: Run) -> dict[str, Any]:
         "name": info.name,
         "licence": info.licence,
         "notes": list(info.notes),
-        "images": len(run.samples),
+        "samples": len(run.samples),
         "groups": len({s.group for s in run.samples}),
     }
     if run.other is not None:
@@ -184,7 +226,7 @@ def where_of(sample: Sample) -> str:
     return f"{Path(sample.image).name}{at}"
 
 
-def picture(run: Run, i: int, words: str) -> Picture:
+def picture(run: Run[Predictions], i: int, words: str) -> Picture:
     """Image, mask outline and heatmap of one case."""
     sample = run.samples[i]
     threshold = float(run.own.fitted("heatmap_threshold")[i])
@@ -193,7 +235,7 @@ def picture(run: Run, i: int, words: str) -> Picture:
     return Picture(f"{where_of(sample)}: {words}", drawn)
 
 
-def case_row(run: Run, i: int) -> dict[str, Any]:
+def case_row(run: Run[Predictions], i: int) -> dict[str, Any]:
     """What every row of `cases.csv` says of an image."""
     sample, own = run.samples[i], run.own
     return {

@@ -9,6 +9,7 @@ import numpy as np
 from medic_ad.calibrate import ERROR_RATE
 from medic_ad.evaluate import metrics
 from medic_ad.evaluate.bootstrap import Figure, Resampling
+from medic_ad.evaluate.table import Predictions
 
 SPECIFICITY = 0.9
 
@@ -30,6 +31,18 @@ class Scores:
     low: np.ndarray
     high: np.ndarray
     prevalence: float
+
+
+def scores_of(p: Predictions, labels: np.ndarray) -> Scores:
+    """Scores of a model, with the thresholds of each image's scope entry."""
+    return Scores(
+        scores=p.score,
+        labels=labels,
+        threshold=p.fitted("threshold"),
+        low=p.fitted("band_low"),
+        high=p.fitted("band_high"),
+        prevalence=float(p.fitted("prevalence").mean()),
+    )
 
 
 def overall(s: Scores, sampling: Resampling, of: str = "nano") -> list[Figure]:
@@ -61,8 +74,12 @@ def constant(s: Scores, sampling: Resampling) -> list[Figure]:
 
 def calibration_figures(
     s: Scores, sampling: Resampling, seed: int, of: str = "nano"
-) -> tuple[list[Figure], str]:
-    """ECE, Brier and the uncertain band, weighted to the prevalence that the score refers to."""
+) -> tuple[list[Figure], str, float]:
+    """ECE, Brier and the uncertain band, weighted to the prevalence that the score refers to.
+
+    Returns:
+        The figures, a note, and the ECE that 95 % of perfectly calibrated models stay below.
+    """
     weight = metrics.to_prevalence(s.labels, s.prevalence)
     uncertain = (s.scores >= s.low) & (s.scores < s.high)
     abnormal = s.labels == 1
@@ -101,4 +118,4 @@ def calibration_figures(
         f"{null:.3f} on average and {ceiling:.3f} at its 95th percentile. The band was fitted so "
         f"that at most {ERROR_RATE:.0%} of either class are decided wrongly."
     )
-    return figures, note
+    return figures, note, ceiling

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+from PIL import Image as Picture
 
 from medic_ad.data.sample import Sample
 from medic_ad.data.sets import classes
@@ -15,9 +18,22 @@ NAME = "brain_mri_253"
 
 def reading(root: str | Path, name: str = NAME, work: Path | None = None) -> Reading:
     """All images in test, from the index where there is one, else from Kaggle's yes/ and no/."""
-    if (Path(root) / "index.csv").is_file():
-        return Reading(samples(root))
-    return classes.reading(root, name)
+    root = Path(root)
+    if not (root / "index.csv").is_file():
+        return classes.reading(root, name)
+    found, notes = samples(root), list[str]()
+    misfits = [s for s in found if s.mask and size_of(root / s.image) != size_of(root / s.mask)]
+    if misfits:
+        found = [replace(s, mask=None) if s in misfits else s for s in found]
+        names = ", ".join(str(s.mask) for s in misfits)
+        notes.append(f"{len(misfits)} masks of another size than their image left out: {names}.")
+    return Reading(found, notes=tuple(notes))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height, from the head of the file."""
+    with Picture.open(path) as picture:
+        return picture.size
 
 
 def samples(root: str | Path) -> list[Sample]:

@@ -7,40 +7,28 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from medic_ad.align import align
-from medic_ad.change import change_scores, compare_slices
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling
 from medic_ad.evaluate.card.material import CHENG, CLUSTER
 from medic_ad.evaluate.card.pairs import Pairs, held_out_pairs
 from medic_ad.evaluate.metrics import PixelCounts, macro_f1
+from medic_ad.evaluate.pairs import compare_images, inverse_of
 from medic_ad.evaluate.predict import as_image
 from medic_ad.evaluate.store import Context, Part, digest
-from medic_ad.finding import change_label
 from medic_ad.load import Model
 from medic_ad.road import read
 from medic_ad.study import read_study
-from medic_ad.words import CHANGE_LABELS, EXCHANGED
+from medic_ad.words import CHANGE_LABELS
 
 
 def compare_all(model: Model, pairs: Pairs) -> dict[str, np.ndarray]:
-    """Label and map of every pair through `align` and `compare_slices`, as `read` does it."""
-    temperature = float(model.network.calibration.change_temperature)
-    labels, maps = [], []
-    for first, second in bar(
-        zip(pairs.first, pairs.second, strict=True), "comparing pairs", total=len(pairs)
-    ):
-        prior, current = as_image(first, "prior.png"), as_image(second, "current.png")
-        alignment = align(current, prior)
-        if not alignment.ok:
-            labels.append("not_comparable")
-            maps.append(np.full(current.grid, np.nan, np.float32))
-            continue
-        seen = compare_slices(alignment, model)
-        outputs, halfway = seen.outputs, seen.map
-        labels.append(change_label(change_scores(outputs, temperature)))
-        maps.append(alignment.to_current(halfway).astype(np.float32))
-    return {"label": np.array(labels), "map": np.stack(maps)}
+    """Label and map of every pair, as `read` gives them."""
+    rows = bar(zip(pairs.first, pairs.second, strict=True), "comparing pairs", total=len(pairs))
+    seen = [
+        compare_images(model, as_image(second, "current.png"), as_image(first, "prior.png"))
+        for first, second in rows
+    ]
+    return {name: np.stack([one[name] for one in seen]) for name in ("label", "map")}
 
 
 def read_both_ways(model: Model, pairs: Pairs, count: int, folder: Path) -> dict[str, np.ndarray]:
@@ -113,9 +101,7 @@ def measure(context: Context) -> Part:
     figures += map_figures(pairs, seen["map"], sampling)
     count = len(both["ahead"])
     reading = context.resampling(pairs.group[:count].tolist(), CLUSTER, split)
-    inverted = np.array(
-        [EXCHANGED.get(a, a) == b for a, b in zip(both["ahead"], both["back"], strict=True)]
-    )
+    inverted = inverse_of(both["ahead"]) == both["back"]
     figures += [
         reading.mean("files exchanged: label inverted", inverted, aim="= 100 %"),
         reading.mean(

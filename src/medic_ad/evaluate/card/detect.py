@@ -7,9 +7,10 @@ import numpy as np
 from medic_ad.evaluate import metrics
 from medic_ad.evaluate.baselines import oriented, trivial
 from medic_ad.evaluate.card.localise import heatmaps_of
-from medic_ad.evaluate.card.material import CHENG, CLUSTER, METHOD, cheng_twins
+from medic_ad.evaluate.card.material import CHENG, CLUSTER, cheng_twins
 from medic_ad.evaluate.scores import Scores, calibration_figures, constant, overall
 from medic_ad.evaluate.store import Context, Part
+from medic_ad.evaluate.twins import METHOD
 
 KINDS = ("image", "sham", "clean")  # the first two are abnormal
 
@@ -48,7 +49,7 @@ def measure(context: Context) -> Part:
             part.figure(f"AUROC, {words}", metrics.auroc(s.scores[keep], s.labels[keep]))
         )
     figures += overall(s, sampling) + constant(s, sampling)
-    calibrated, note = calibration_figures(s, sampling, context.seed)
+    calibrated, note, _ = calibration_figures(s, sampling, context.seed)
     inside = np.mean([seen[f"{k}_in_scope"].mean() for k in KINDS])
     notes = [
         f"Abnormal: {n} test slices as published and the same {n} with a sham repair elsewhere; "

@@ -13,9 +13,10 @@ from medic_ad.evaluate import metrics
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.baselines import oriented
 from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.card.material import MADE_WITH, METHOD, repaired, samples_of, sham_repaired
+from medic_ad.evaluate.card.material import samples_of
 from medic_ad.evaluate.predict import as_image, columns, predict
 from medic_ad.evaluate.store import Context, Part, digest
+from medic_ad.evaluate.twins import MADE_WITH, METHOD, repaired, sham_repaired
 from medic_ad.processor import grey_window
 from medic_ad.readers import read_image
 

@@ -1,101 +1,18 @@
-"""Evaluation: what the generated text says against what was computed of the same read."""
+"""Evaluation: text, map and decision of the tumour slices and of their inpainted twins."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
-from medic_ad.evaluate.card.material import CHENG, CLUSTER, METHOD, cheng_twins
+from medic_ad.evaluate.agreement import code, decision_figures, place_figures, read_texts
+from medic_ad.evaluate.card.material import CHENG, CLUSTER, cheng_twins
 from medic_ad.evaluate.predict import as_image
 from medic_ad.evaluate.store import Context, Part, digest
-from medic_ad.image import Image
-from medic_ad.load import Model
-from medic_ad.report.text import contradictions, located_cell
-from medic_ad.road import read
-from medic_ad.study import Study
+from medic_ad.evaluate.twins import METHOD
 from medic_ad.train.draw import mask_cell
 
-NOWHERE = -1  # no cell named, or no finding
 NORMAL_STEP = 2  # every second inpainted slice is read; generating text takes most of the time
-
-
-def code(cell: tuple[int, int] | None) -> int:
-    """A cell of the 3 x 3 grid as 0 to 8."""
-    return NOWHERE if cell is None else 3 * cell[0] + cell[1]
-
-
-def claims(text: str) -> str:
-    """Whether a text says that there is an anomaly: "abnormal", "normal", or "nothing"."""
-    for decision, claim in (("normal", "abnormal"), ("abnormal", "normal")):
-        denied = contradictions(text, decision, (), None)
-        if any("the score leads" in sentence for sentence in denied):
-            return claim
-    return "nothing"
-
-
-def read_texts(model: Model, images: Sequence[Image], what: str) -> dict[str, np.ndarray]:
-    """Decision, score, cells and claim of full reads."""
-    rows = []
-    for image in bar(images, what):
-        report = read(Study(image), model)
-        top = report.findings[0].cell if report.findings else None
-        cells = code(top), code(located_cell(report.text))
-        rows.append((report.decision, report.score, *cells, claims(report.text), report.text))
-    names = ("decision", "score", "computed", "said", "claim", "text")
-    return {k: np.array(v) for k, v in zip(names, zip(*rows, strict=True), strict=True)}
-
-
-def chance(computed: np.ndarray, said: np.ndarray) -> Statistic:
-    """Agreement of the cells when texts are dealt to images at random."""
-
-    def statistic(counts: np.ndarray) -> float:
-        total = max(counts.sum(), 1e-12)
-        return float(
-            sum(counts[computed == c].sum() * counts[said == c].sum() / total**2 for c in range(9))
-        )
-
-    return statistic
-
-
-def place_figures(
-    seen: dict[str, np.ndarray], truth: np.ndarray, groups: list[str], context: Context
-) -> list[Figure]:
-    """Cells of the text against the computed cells, on slices where the map shows a region."""
-    split = f"{CHENG} test, tumour slices"
-    shown = seen["computed"] != NOWHERE
-    computed, said = seen["computed"][shown], seen["said"][shown]
-    whole = context.resampling(groups, CLUSTER, split)
-    part = whole.subset(shown)
-    return [
-        part.mean(
-            "text names the cell of the top finding (slices with a finding)",
-            (computed == said),
-            aim=">= 0.90",
-        ),
-        part.figure("the same", chance(computed, said), "chance"),
-        whole.mean(
-            "text and map agree on the place (all slices; neither naming one agrees)",
-            (seen["computed"] == seen["said"]),
-        ),
-        whole.mean("text names the cell of the mask", (truth == seen["said"])),
-        whole.figure("the same", chance(truth, seen["said"]), "chance"),
-    ]
-
-
-def decision_figures(
-    name: str, seen: dict[str, np.ndarray], sampling: Resampling, aim: str | None
-) -> list[Figure]:
-    """The text's claim against the decision; a text without a claim is wrong."""
-    decided = np.isin(seen["decision"], ("normal", "abnormal"))
-    agrees = np.where(decided, seen["claim"] == seen["decision"], np.nan)
-    return [
-        sampling.mean(f"text agrees with the decision, {name}", agrees, aim=aim),
-        sampling.mean(f"decided (not uncertain, in scope), {name}", decided),
-    ]
 
 
 def measure(context: Context) -> Part:
@@ -115,7 +32,8 @@ def measure(context: Context) -> Part:
         )
     truth = np.array([code(mask_cell(torch.from_numpy(m))) for m in twins.mask])
     groups = np.array(twins.groups)
-    figures = place_figures(seen["abnormal"], truth, twins.groups, context)
+    whole = context.resampling(twins.groups, CLUSTER, f"{CHENG} test, tumour slices")
+    figures = place_figures(seen["abnormal"], truth, whole)
     for name, index, aim in (
         ("normal", normal, ">= 0.90"),
         ("abnormal", np.arange(len(groups)), None),

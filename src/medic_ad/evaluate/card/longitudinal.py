@@ -8,17 +8,15 @@ import numpy as np
 from rich.console import Console
 from scipy import ndimage
 
-from medic_ad.align import align
-from medic_ad.change import CHANGED, change_scores, compare_slices
+from medic_ad.change import CHANGED
 from medic_ad.data.sample import Sample
 from medic_ad.evaluate.bootstrap import Figure
 from medic_ad.evaluate.card.material import samples_of
 from medic_ad.evaluate.metrics import PixelCounts
+from medic_ad.evaluate.pairs import compare_images
 from medic_ad.evaluate.regions import FreeResponse
 from medic_ad.evaluate.store import Context, Part, digest
-from medic_ad.finding import change_label
 from medic_ad.readers import read_image
-from medic_ad.road import scan
 
 NAME = "ms_longitudinal"
 BRAIN = "brainmask.nii.gz"
@@ -47,7 +45,6 @@ def baselines(prior: np.ndarray, current: np.ndarray, brain: np.ndarray) -> dict
 
 def compare_patient(context: Context, sample: Sample) -> dict[str, np.ndarray]:
     """The model's change map of one patient, on the current grid, and what `read` would say."""
-    model = context.model
     current, prior = (
         read_image(str(path), modality="MR", body_part="BRAIN")
         for path in (sample.image, sample.prior)
@@ -55,17 +52,7 @@ def compare_patient(context: Context, sample: Sample) -> dict[str, np.ndarray]:
     Console(stderr=True).print(
         f"comparing both dates of {sample.patient} ({current.grid[0]} slices)"
     )
-    alignment = align(current, prior)
-    seen = compare_slices(alignment, model)
-    outputs, halfway = seen.outputs, seen.map
-    scores = change_scores(outputs, float(model.network.calibration.change_temperature))
-    looked = scan(current, model)
-    return {
-        "map": alignment.to_current(halfway).astype(np.float32),
-        "ok": np.array(alignment.ok),
-        "label": np.array(change_label(scores) if alignment.ok else "not_comparable"),
-        "in_scope": np.array(looked.entry is not None),
-    }
+    return compare_images(context.model, current, prior)
 
 
 def lesion_f1(
@@ -118,12 +105,11 @@ def measure(context: Context) -> Part:
             maps[name].append(values)
         maps[OURS].append(np.abs(np.nan_to_num(seen["map"][box])))
         gate = "in scope" if bool(seen["in_scope"]) else "out of scope for `read`"
-        aligned = "" if bool(seen["ok"]) else ", registration refused"
         changed = int(masks[-1].sum())
         lesions = ndimage.label(masks[-1], np.ones((3, 3, 3)))[1]
         said.append(
-            f"{patient}: {changed} changed voxels in {lesions} lesions, label {seen['label']}, "
-            f"{gate}{aligned}"
+            f"{patient}: {changed} changed voxels in {lesions} lesions, "
+            f"label {seen['label']}, {gate}"
         )
     sampling = context.resampling(patients, "patient", NAME)
     truth = [mask[brain] for mask, brain in zip(masks, brains, strict=True)]

@@ -1,33 +1,24 @@
-"""Evaluation: test slices beside the same slices with their lesion inpainted, and shams.
-
-Repairs are made by the inpainting method that training never used, on the file's own grid.
-"""
+"""Evaluation: the data sets of the card, and the tumour slices beside their repaired twins."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from medic_ad.data import blend, head, inpaint, synthetic
 from medic_ad.data.registry import SETS
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.store import Context, digest
-from medic_ad.processor import grey_window
+from medic_ad.evaluate.twins import MADE_WITH, edited, repaired, sham_repaired
 from medic_ad.readers import read_image
 
 CHENG = "brain_tumour_cheng"
-# What test material is made with; a change of it makes the material anew.
-MADE_WITH = digest(*map(inspect.getsource, (blend, head, inpaint, synthetic)))
 CLUSTER = "cluster of up to 10 neighbouring slices"
-METHOD = inpaint.TEST_INPAINTERS[0]
 
 
 def samples_of(root: Path, name: str, split: str | None = None) -> list[Sample]:
@@ -72,25 +63,6 @@ class Twins:
     @property
     def groups(self) -> list[str]:
         return [s.group for s in self.samples]
-
-
-def edited(pixels: np.ndarray, edit: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Apply a function of grey values in [0, 1] and come back to uint8; the rest stays as it is."""
-    low, high = grey_window(pixels)
-    grey = np.clip((pixels - low) / (high - low), 0, 1).astype(np.float32)
-    new = edit(grey)
-    out = np.where(new != grey, low + new * (high - low), pixels)
-    return np.clip(np.round(out), 0, 255).astype(np.uint8)
-
-
-def repaired(grey: np.ndarray, lesion_mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return inpaint.inpaint(grey, lesion_mask, rng, METHOD)
-
-
-def sham_repaired(
-    grey: np.ndarray, lesion_mask: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    return inpaint.sham_inpaint(grey, lesion_mask, rng, METHOD)
 
 
 def cheng_twins(context: Context, split: str = "test") -> Twins:

@@ -14,8 +14,9 @@ from medic_ad.data.blend import TEST_BLENDS, box_of
 from medic_ad.data.head import draw_place
 from medic_ad.data.synthetic import nuisance, rescale_lesion, transplant
 from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.card.material import MADE_WITH, Twins, cheng_twins, repaired
+from medic_ad.evaluate.card.material import Twins, cheng_twins
 from medic_ad.evaluate.store import Context, digest
+from medic_ad.evaluate.twins import MADE_WITH, repaired
 from medic_ad.words import CHANGE_LABELS
 
 BLEND = TEST_BLENDS[0]

@@ -1,0 +1,141 @@
+"""`evaluate all`: what data sets allow is measured once, refusals are said, numbers stay."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import evaluate_cases as cases
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from typer.testing import CliRunner
+
+from medic_ad import cli
+from medic_ad.data.sample import Sample
+from medic_ad.errors import DataError
+from medic_ad.evaluate import calibration, everything, outside, run, sanity
+from medic_ad.report.schema import NOTICE
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Tumour slices as published, and a folder of a set with nothing in it."""
+    cases.cheng(tmp_path / "data", test=3)
+    (tmp_path / "data" / "head_ct").mkdir()
+    return tmp_path / "data"
+
+
+def plant(monkeypatch: Any) -> None:
+    model = cases.tiny_model()
+    monkeypatch.setattr(run, "load_model", lambda name: model)
+    monkeypatch.setattr(sanity, "SLICES", 2)
+    monkeypatch.setattr(sanity, "DRAWS", 1)
+    monkeypatch.setattr(outside, "EACH", 1)
+
+
+def measured(root: Path, out: Path) -> list[dict[str, Any]]:
+    arguments = everything.AllArguments(str(root), "tiny", str(out), resamples=20)
+    assert everything.main(arguments) == out / "summary.html"
+    return json.loads((out / "summary.json").read_text())["measurements"]
+
+
+def numbers(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [(r["name"], r["stage"], r["figure"], r["verdict"], r["reason"]) for r in rows]
+
+
+def test_everything_is_measured_and_what_cannot_be_is_said(root, tmp_path, monkeypatch):
+    plant(monkeypatch)
+    out = tmp_path / "out"
+    rows = measured(root, out)
+    assert [r["stage"] for r in rows] == [
+        "prepare", "localise", "language", "calibration", "sanity"
+    ]  # fmt: skip
+    assert rows[0]["name"] == "head_ct" and "head_ct" in rows[0]["reason"]
+    page, text = ((out / f"summary.{kind}").read_text() for kind in ("html", "md"))
+    for row in rows[1:]:
+        assert (out / row["page"]).is_file() and row["split"] == "test"
+        assert f'href="{row["page"]}"' in page and row["page"].replace("html", "md") in text
+        assert row["figure"]["n"] > 0
+    assert NOTICE in page and NOTICE in text and rows[0]["reason"] in text
+
+
+def test_a_second_run_measures_nothing_and_gives_the_same_numbers(root, tmp_path, monkeypatch):
+    plant(monkeypatch)
+    out = tmp_path / "out"
+    first = numbers(measured(root, out))
+    for name, (kind, _) in everything.COMMANDS.items():
+        monkeypatch.setitem(everything.COMMANDS, name, (kind, None))
+    assert numbers(measured(root, out)) == first
+    # made anew elsewhere, they are the same too
+    monkeypatch.undo()
+    plant(monkeypatch)
+    again = numbers(measured(root, tmp_path / "elsewhere"))
+    assert again == first
+
+
+def test_an_interrupted_run_goes_on(root, tmp_path, monkeypatch):
+    plant(monkeypatch)
+
+    def interrupted(arguments: Any) -> Path:
+        raise KeyboardInterrupt
+
+    kind = calibration.CalibrationArguments
+    monkeypatch.setitem(everything.COMMANDS, "calibration", (kind, interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        measured(root, tmp_path / "out")
+    there = json.loads((tmp_path / "out" / "summary.json").read_text())["measurements"]
+    assert [r["stage"] for r in there] == ["prepare", "localise", "language"]
+    monkeypatch.setitem(everything.COMMANDS, "calibration", (kind, calibration.main))
+    monkeypatch.setitem(everything.COMMANDS, "localise", (everything.COMMANDS["localise"][0], None))
+    assert len(measured(root, tmp_path / "out")) == 5
+
+
+def test_other_weights_or_arguments_are_measured_again(root, tmp_path, monkeypatch):
+    plant(monkeypatch)
+    measured(root, tmp_path / "out")
+    model, tables = cases.tiny_model(), {"brain_tumour_cheng": tmp_path / "out/tables/"
+                                         "brain_tumour_cheng.parquet"}  # fmt: skip
+    arguments = everything.AllArguments(str(root), "tiny", str(tmp_path / "out"), resamples=20)
+    jobs = everything.jobs_of(arguments, model, tables)
+    assert all(everything.measured_before(job, model.weights_sha256) for job in jobs)
+    assert not any(everything.measured_before(job, "2" * 64) for job in jobs)
+    arguments.resamples = 21
+    jobs = everything.jobs_of(arguments, model, tables)
+    assert jobs and not any(everything.measured_before(j, model.weights_sha256) for j in jobs)
+
+
+def test_stages_follow_from_the_columns():
+    def row(**more: Any) -> Sample:
+        return Sample(image="a.png", group="g", split="test", source="s", **more)
+
+    stages = everything.stages_of
+    assert stages([row(label=1.0), row(label=0.0)], False) == ["detect"]
+    assert stages([row(label=1.0, mask="m.png")], False) == ["localise"]
+    assert stages([row(prior="p.png", change="worse")], True) == ["compare"]
+    assert stages([row(prior="p.png", mask="m.png")], True) == ["compare"]
+    assert stages([row(question="q", answer="a")], False) == ["language"]
+    assert stages([row(prior="p.png")], True) == []
+
+
+def test_a_table_that_says_nothing_is_listed(tmp_path, monkeypatch):
+    plant(monkeypatch)
+    folder = tmp_path / "data" / "cxr_hannover"
+    (folder / "png").mkdir(parents=True)
+    lines = ["patient_id,image_id,admission_offset,modality"]
+    for k in range(2):
+        Pillow.fromarray(cases.head(np.random.default_rng(k))).save(folder / f"png/{k}.png")
+        lines.append(f"p,{k},{-k},DX")
+    (folder / "data.csv").write_text("\n".join(lines) + "\n")
+    [row] = measured(tmp_path / "data", tmp_path / "out")
+    assert (row["name"], row["reason"]) == ("cxr_hannover", everything.NOTHING)
+
+
+def test_a_folder_without_sets_is_refused_with_status_2(tmp_path):
+    words = ["evaluate", "all", "--root", str(tmp_path), "--model", "nano", "--out"]
+    done = CliRunner().invoke(cli.app, [*words, str(tmp_path / "out")])
+    assert done.exit_code == 2 and "expected folders of data sets" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+    with pytest.raises(DataError):
+        everything.tables_of(everything.AllArguments(str(tmp_path), "nano", str(tmp_path / "o")))
