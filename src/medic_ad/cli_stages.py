@@ -56,6 +56,11 @@ EVALUATE = {
     "unet": Stage(
         "medic_ad.evaluate.unet", "UnetArguments", "A U-Net on the same data, as a yardstick."
     ),
+    "resnet": Stage(
+        "medic_ad.evaluate.resnet",
+        "ResnetArguments",
+        "A small ResNet on the same data, as a yardstick.",
+    ),
     "registration": Stage(
         "medic_ad.evaluate.registration",
         "RegistrationArguments",
