@@ -61,6 +61,11 @@ EVALUATE = {
         "ResnetArguments",
         "A small ResNet on the same data, as a yardstick.",
     ),
+    "folds": Stage(
+        "medic_ad.evaluate.folds",
+        "FoldsArguments",
+        "What stage 1 learns from the labels of your own table, beside a ResNet.",
+    ),
     "registration": Stage(
         "medic_ad.evaluate.registration",
         "RegistrationArguments",

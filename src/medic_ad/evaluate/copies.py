@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def everything(data: str) -> tuple[list[Sample], list[str]]:
     found, notes = [], []
     for name in (name for name in SPLITS if name in there):
         images, said = images_of(data, name)
-        found += [s for s in images if not np.isnan(s.label)]
+        found += [dataclasses.replace(s, mask=None) for s in images if not np.isnan(s.label)]
         notes += [f"{name}: {note}" for note in said]
     return found, notes
 

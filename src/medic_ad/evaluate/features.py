@@ -102,7 +102,9 @@ def fitted(there: Arrays, truth: np.ndarray, here: Arrays, seed: int) -> dict[st
         forest.fit(np.stack([there[n] for n in names], 1), truth)
         scores[key] = forest.predict_proba(np.stack([here[n] for n in names], 1))[:, 1]
     near = KNeighborsClassifier(NEIGHBOURS, weights="distance").fit(there["tiny"], truth)
-    return scores | {f"nearest neighbours, raw {TINY} x {TINY}": near.predict_proba(here["tiny"])[:, 1]}
+    return scores | {
+        f"nearest neighbours, raw {TINY} x {TINY}": near.predict_proba(here["tiny"])[:, 1]
+    }
 
 
 def baselines_of(

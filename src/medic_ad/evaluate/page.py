@@ -41,14 +41,14 @@ class Measured:
     """All that one run found.
 
     Attributes:
-        stage: "detect" or "localise".
+        stage: "detect", "localise" or "folds".
         provenance: what the figures depend on.
         verdict: one sentence on the model beside the best baseline.
         beats_baseline: whether the interval of the difference lies above zero; `None` where it is
             not known.
         parts: sections of the table.
         curves, worst: drawings.
-        worst_words: how the worst cases were chosen.
+        worst_words: how the worst cases were chosen; empty where none are shown.
         cases: one row an image, for `cases.csv`.
         extra: further values of the JSON, such as points of a curve.
     """
@@ -65,17 +65,21 @@ class Measured:
     extra: dict[str, Any]
 
 
-def verdict(difference: Figure, model: str, baseline: str) -> tuple[str, bool | None]:
+def verdict(
+    difference: Figure, model: str, baseline: str, trivial: bool = True
+) -> tuple[str, bool | None]:
     """A sentence on a paired difference between a model and a baseline, and whether it is won."""
+    kind = "trivial baseline " if trivial else ""
     name, said = difference.name, f"{number(difference.value)} ({spread(difference)})"
-    words = f"{name} of {model} minus that of the trivial baseline {baseline}: {said}."
+    words = f"{name} of {model} minus that of the {kind}{baseline}: {said}."
     if difference.value <= 0:
-        return f"The trivial baseline {baseline} is at least as good as {model}. {words}", False
+        return f"The {kind}{baseline} is at least as good as {model}. {words}", False
     if difference.interval is None:
         return f"Too few units to tell whether {model} beats {baseline}. {words}", None
     if difference.interval[0] <= 0:
         return f"{model} is not shown to be better than {baseline}. {words}", False
-    return f"{model} is better than the best trivial baseline. {words}", True
+    best = "best trivial baseline" if trivial else baseline
+    return f"{model} is better than the {best}. {words}", True
 
 
 def title_of(m: Measured) -> str:
