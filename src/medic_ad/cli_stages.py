@@ -66,6 +66,9 @@ EVALUATE = {
         "FoldsArguments",
         "What stage 1 learns from the labels of your own table, beside a ResNet.",
     ),
+    "paper": Stage(
+        "medic_ad.evaluate.paper", "PaperArguments", "The paper's tables, published rows beside."
+    ),
     "registration": Stage(
         "medic_ad.evaluate.registration",
         "RegistrationArguments",

@@ -31,11 +31,10 @@ def everything(data: str) -> tuple[list[Sample], list[str]]:
 
 
 def seen_in_training(data: str) -> list[Sample]:
-    """The 2-D images that a table gives to training and validation."""
+    """Rows that a table gives to training and validation, one for each image or slice."""
     there = {s.split for s in read_samples(data)}
-    names = [name for name in ("train", "val") if name in there]
-    rows = [s for name in names for s in split(data, name)]
-    return list({s.image: s for s in rows if s.slice is None}.values())
+    rows = [s for name in ("train", "val") if name in there for s in split(data, name)]
+    return list({(s.image, s.slice): s for s in rows}.values())
 
 
 def shared_sources(source: str, training: Sequence[str]) -> list[str]:
@@ -56,7 +55,8 @@ def one_of_each(
 
     Returns: `(n,)` bool each. Copies are told as `medic-ad data prepare` tells them.
     """
-    files = [(Path(s.image), s.slice, s.modality) for s in (*samples, *others)]
+    flat = [s for s in others if s.slice is None]  # a slice of a volume has no near copy here
+    files = [(Path(s.image), s.slice, s.modality) for s in (*samples, *flat)]
     store.parent.mkdir(parents=True, exist_ok=True)
     pairs, _ = alike_files(
         files, FingerprintStore(store), lambda rows: bar(list(rows), "looking for copies")
