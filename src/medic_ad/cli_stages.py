@@ -69,6 +69,11 @@ EVALUATE = {
     "paper": Stage(
         "medic_ad.evaluate.paper", "PaperArguments", "The paper's tables, published rows beside."
     ),
+    "ablations": Stage(
+        "medic_ad.evaluate.ablations.ablations",
+        "AblationsArguments",
+        "What each part of the method is worth, over three seeds.",
+    ),
     "registration": Stage(
         "medic_ad.evaluate.registration",
         "RegistrationArguments",

@@ -89,12 +89,14 @@ def title_of(m: Measured) -> str:
 
 def head_of(m: Measured) -> list[str]:
     p = m.provenance
-    return [
-        m.verdict,
-        f"Weights {p['weights_sha256'][:16]}, medic_ad {p['medic_ad']}, {p['date'][:10]}; "
-        f"{p['arguments']['resamples']} cluster bootstraps. Below 10 units each unit's figure "
-        "stands and no interval; p is the two-sided bootstrap probability of a paired difference.",
-    ]
+    made = f"Weights {p['weights_sha256'][:16]}, medic_ad {p['medic_ad']}, {p['date'][:10]}."
+    if "resamples" in p["arguments"]:
+        made += (
+            f" {p['arguments']['resamples']} cluster bootstraps; below 10 units each unit's figure "
+            "stands and no interval; p is the two-sided bootstrap probability of a paired "
+            "difference."
+        )
+    return [m.verdict, made]
 
 
 def row_of(figure: Figure) -> tuple[str, ...]:
