@@ -134,9 +134,10 @@ def test_the_whole_table_runs_and_resumes(tmp_path: Path, monkeypatch) -> None:
         base_steps=2, language_steps=2, images=4, pairs=4, workers=0, bf16=False,
         cache=str(tmp_path / "cache"),
     )  # fmt: skip
-    run, made = ablations.Bench.run, []
+    run = ablations.Bench.run
+    made: list[tuple[str, int]] = []
 
-    def counted(bench: ablations.Bench, row: Row, seed: int) -> dict[str, float]:
+    def counted(bench: ablations.Bench, row: Row, seed: int) -> dict[str, Any]:
         if len(made) == 4:
             raise KeyboardInterrupt
         made.append((row.name, seed))
@@ -157,6 +158,7 @@ def test_the_whole_table_runs_and_resumes(tmp_path: Path, monkeypatch) -> None:
     assert [p["title"] for p in found["parts"]] == [*PARTS, "Stages"]
     rows = {f["of"] for p in found["parts"] for f in p["figures"]}
     assert rows >= {row.name for row in ROWS} | {"stages 1", "stages 1+2", "stages 1+2+3"}
+    assert "seconds a run" in found["verdict"]
     swap = [f for p in found["parts"] for f in p["figures"] if f["name"] == "swap consistency"]
     assert next(f for f in swap if f["of"] == "stage 2")["value"] == 1
     one = json.loads(next(runs.glob("00-0-*/figures.json")).read_text())

@@ -6,7 +6,6 @@ group. The figures are of all these scores together.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import shlex
 from collections.abc import Callable, Sequence
@@ -99,13 +98,13 @@ def rounds_of(arguments: FoldsArguments, samples: list[Sample], context: Context
     """Train what lacks and gather all scores; predictions of finished rounds are used again."""
     labels = np.array([s.label for s in samples])
     fold = draw_folds(samples, arguments.folds, arguments.seed)
-    made_with = dataclasses.asdict(arguments) | {
-        "out": "",
-        "resamples": 0,
-        "workers": 0,
-        "cache": "",
-    }
-    key = digest(sorted(made_with.items()), [state_of(s) for s in samples], fold.tolist())
+    budget = ("folds", "steps", "learning_rate", "resnet_steps", "seed", "bf16")
+    key = digest(
+        [getattr(arguments, name) for name in budget],
+        context.weights,
+        [state_of(s) for s in samples],
+        fold.tolist(),
+    )
     out, name = Path(arguments.out), Path(arguments.data).stem
     columns: dict[str, np.ndarray] = {}
     for k in bar(range(arguments.folds), "rounds"):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from medic_ad.train.draw import Slices, pair_batch
 from medic_ad.train.render import render
 from medic_ad.train.run import StageArguments, finish, split
 
-TRAIN = {
+TRAIN: dict[str, tuple[Any, Any]] = {
     "detect": (detect.DetectArguments, detect.train),
     "compare": (compare.CompareArguments, compare.train),
     "explain": (explain.ExplainArguments, explain.train),
@@ -80,19 +81,20 @@ class Bench:
     """Where runs are made, judged and kept."""
 
     arguments: AblationsArguments
-    start: str
-    side: int
+    model: Model
+
+    @cached_property
+    def start(self) -> str:
+        """The checkpoint whose backbone the rows stand on."""
+        return str(find_checkpoint(self.arguments.model))
 
     @cached_property
     def key(self) -> str:
         """Of everything that a run depends on beside its row and seed."""
-        made = dataclasses.asdict(self.arguments) | {
-            "out": "",
-            "seeds": 0,
-            "workers": 0,
-            "cache": "",
-        }
-        return digest(sorted(made.items()), self.start, READ_WITH)
+        a = self.arguments
+        budget = (a.steps, a.batch, a.base_steps, a.language_steps, a.images, a.pairs)
+        table = hashlib.sha256(Path(a.data).read_bytes()).hexdigest()
+        return digest(budget, a.bf16, a.weights, table, self.model.weights_sha256, READ_WITH)
 
     @cached_property
     def held_out(self) -> Slices:
@@ -105,7 +107,7 @@ class Bench:
                 "the column mask"
             )
         some = [lesions[int(i)] for i in chosen]
-        return Slices(render(some, self.side, Path(self.arguments.cache)))
+        return Slices(render(some, self.model.config.image_size, Path(self.arguments.cache)))
 
     @cached_property
     def seen(self) -> Validation:
@@ -139,12 +141,12 @@ class Bench:
             bare.make(made, a.language_steps)
         return str(out)
 
-    def run(self, row: Row, seed: int) -> dict[str, float]:
-        """The figures of one run, trained unless it was before."""
+    def run(self, row: Row, seed: int) -> dict[str, Any]:
+        """`figures` of one run and the `seconds` it was trained; made unless it was before."""
         folder = self.folder(row.name, seed)
         record = folder / "figures.json"
         if record.is_file():
-            return json.loads(record.read_text())["figures"]
+            return json.loads(record.read_text())
         first = row.stage == "detect"
         model = self.start if first else str(self.folder(DETECT, seed) / "weights")
         if row.bare:
@@ -172,9 +174,10 @@ class Bench:
             finish(network, processor, dataclasses.replace(asked, out=str(folder / "weights")))
         shutil.rmtree(folder / "training")
         part = folder / "figures.json.part"
-        part.write_text(json.dumps({"row": row.name, "seconds": seconds, "figures": figures}))
+        made = {"row": row.name, "seconds": seconds, "figures": figures}
+        part.write_text(json.dumps(made))
         os.replace(part, record)
-        return figures
+        return made
 
 
 def over_seeds(name: str, of: str, values: Sequence[float], n: int, split: str) -> Figure:
@@ -230,12 +233,15 @@ def stages(found: dict[str, list[dict]], n: dict[str, int], words: str) -> Part:
 def main(arguments: AblationsArguments) -> Path:
     """Train and judge what lacks, then write the table."""
     model = load_model(arguments.model)
-    bench = Bench(arguments, str(find_checkpoint(arguments.model)), model.config.image_size)
+    bench = Bench(arguments, model)
     seen, out = bench.seen, Path(arguments.out)
     todo = [(row, seed) for seed in range(arguments.seeds) for row in ROWS]
     found: dict[str, list[dict]] = {row.name: [] for row in ROWS}
+    seconds = []
     for row, seed in bar(todo, "ablations"):
-        found[row.name].append(bench.run(row, seed))
+        made = bench.run(row, seed)
+        found[row.name].append(made["figures"])
+        seconds.append(made["seconds"])
     words = f"{Path(arguments.data).stem} val"
     judged = int(seen.second.sum())
     n = {row.name: arguments.pairs if row.stage == "compare" else judged for row in ROWS}
@@ -258,7 +264,8 @@ def main(arguments: AblationsArguments) -> Path:
         verdict=(
             f"{len(ROWS)} rows of {arguments.seeds} seeds, {arguments.steps} steps of "
             f"{arguments.batch} scans or pairs a run; the base without masks and labels had "
-            f"{arguments.base_steps} and {arguments.language_steps} steps. Intervals are "
+            f"{arguments.base_steps} and {arguments.language_steps} steps. Training took "
+            f"{np.median(seconds):.0f} seconds a run, at most {max(seconds):.0f}. Intervals are "
             "Student's, over the seeds; n counts the judged images or pairs, pixel figures are of "
             "the images with a lesion."
         ),
