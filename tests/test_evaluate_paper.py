@@ -15,7 +15,8 @@ from scipy import ndimage
 
 from medic_ad.data.sample import TableInfo, read_samples, write_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import paper, published
+from medic_ad.evaluate import folds, paper, published
+from medic_ad.evaluate.bootstrap import Resampling
 
 
 def planted(root: Path, name: str, seed: int, split: str = "test", count: int = 60) -> Path:
@@ -69,6 +70,26 @@ def test_ours_stand_beside_the_published_rows_and_twins_are_left_out(tmp_path, m
     assert row.split(" | ")[3:6] == ["93.3", "89.4", "91.3"]  # and the mean of these two
     assert "1 near twins of the training images (elsewhere)" in text
     assert "COVID-19: ours is COVID-CT" in text
+
+
+def test_rows_of_the_folds_stand_in_the_same_tables(tmp_path, monkeypatch):
+    table_cases.plant(monkeypatch)
+    head, training = planted(tmp_path, "head_ct", 1), planted(tmp_path, "elsewhere", 3, "train")
+    sampling = Resampling([f"g{i}" for i in range(60)], "group", "5 folds", resamples=20)
+    own = sampling.mean("F1", np.arange(60) < 54, folds.OWN)
+    peer = sampling.mean("AUROC", np.arange(60) < 30, folds.PEER)
+    other = sampling.mean("AUROC", np.ones(60), "file bytes")
+    parts = [{"title": "In-domain", "figures": [dataclasses.asdict(f) for f in (own, peer, other)]}]
+    done = tmp_path / "folds/head_ct/folds/figures.json"
+    done.parent.mkdir(parents=True)
+    done.write_text(json.dumps({"parts": parts}))
+    found = told(tmp_path, head, training=training, folds=str(tmp_path / "folds"))
+    for images in (paper.ALL, paper.FIRST):  # without a part of its own there are no copies
+        assert cell(found, "F1", folds.OWN, "Head CT", images)["value"] == 0.9
+        assert cell(found, "AUROC", folds.PEER, "Head CT", images)["value"] == 0.5
+    assert "file bytes" not in {c["row"][0] for c in found["cells"]}
+    text = (tmp_path / "out/paper/figures.md").read_text()
+    assert "| stage 1, refitted | in-domain | all | 90.0 [" in text
 
 
 def test_a_set_that_shares_slices_with_training_gets_no_cross_figure(tmp_path, monkeypatch):
