@@ -57,7 +57,7 @@ stage calibrate medic-ad calibrate --model "$BUILD/explain" \
 stage records cp "$BUILD"/explain/*.run.json "$OUT"
 if [[ -z $LEAVE_OUT ]]; then
     stage unet medic-ad evaluate unet --data "$DATA" --out "$BUILD/unet" --cache "$CACHE" \
-        --weights "$WEIGHTS"
+        --weights "$WEIGHTS" --source brain_tumour_cheng
     PEER=(--unet "$BUILD/unet")
 fi
 stage card medic-ad evaluate card --model "$OUT" --data-root "$ROOT" \

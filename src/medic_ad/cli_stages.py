@@ -85,6 +85,24 @@ EVALUATE = {
     "unet": Stage(
         "medic_ad.evaluate.unet", "UnetArguments", "A U-Net on the same data, as a yardstick."
     ),
+    "resnet": Stage(
+        "medic_ad.evaluate.resnet",
+        "ResnetArguments",
+        "A small ResNet on the same data, as a yardstick.",
+    ),
+    "folds": Stage(
+        "medic_ad.evaluate.folds",
+        "FoldsArguments",
+        "What stage 1 learns from the labels of your own table, beside a ResNet.",
+    ),
+    "paper": Stage(
+        "medic_ad.evaluate.paper", "PaperArguments", "The paper's tables, published rows beside."
+    ),
+    "ablations": Stage(
+        "medic_ad.evaluate.ablations.ablations",
+        "AblationsArguments",
+        "What each part of the method is worth, over three seeds.",
+    ),
     "registration": Stage(
         "medic_ad.evaluate.registration",
         "RegistrationArguments",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from medic_ad.data.sample import Sample, read_samples
-from medic_ad.errors import DataError
 from medic_ad.evaluate import curves, metrics
 from medic_ad.evaluate.bootstrap import Figure
 from medic_ad.evaluate.features import Baselines, baselines_of
 from medic_ad.evaluate.maps import thirds
 from medic_ad.evaluate.page import Measured, Picture, verdict
+from medic_ad.evaluate.resnet import ResNet
 from medic_ad.evaluate.run import (
     Run,
     case_row,
@@ -26,7 +26,7 @@ from medic_ad.evaluate.run import (
 )
 from medic_ad.evaluate.scores import calibration_figures, constant, overall, scores_of
 from medic_ad.evaluate.store import Part
-from medic_ad.evaluate.table import TableArguments, images_of, masks_of
+from medic_ad.evaluate.table import TableArguments, images_of, labelled, masks_of
 
 WORST = 8
 
@@ -35,24 +35,10 @@ WORST = 8
 class DetectArguments(TableArguments):
     """Arguments of `medic-ad evaluate detect`."""
 
-
-def labelled(data: str, name: str) -> tuple[list[Sample], list[bool], list[str]]:
-    """Images of a split, which of them have a label, and notes.
-
-    Raises:
-        DataError: not both classes are there.
-    """
-    images, notes = images_of(data, name)
-    keep = [not math.isnan(s.label) for s in images]
-    abnormal, normal = (sum(s.label == label for s in images) for label in (1, 0))
-    if not (abnormal and normal):
-        raise DataError(
-            f"expected normal and abnormal images in split {name!r} of {data}, got {abnormal} "
-            f"abnormal and {normal} normal; fill the column label"
-        )
-    if not all(keep):
-        notes.append(f"{len(keep) - sum(keep)} images with a mask but no label are left out.")
-    return images, keep, notes
+    resnet: str = field(
+        default="",
+        metadata={"help": "folder of a ResNet of `medic-ad evaluate resnet`, beside it"},
+    )
 
 
 def training_images(arguments: TableArguments) -> list[Sample]:
@@ -218,6 +204,7 @@ def worst(run: Run, labels: np.ndarray) -> list[Picture]:
 def main(arguments: DetectArguments) -> Path:
     """Measure detection on one split of a table; predictions that exist are used again."""
     images, keep, notes = labelled(arguments.data, arguments.split)
+    resnet = ResNet.load(Path(arguments.resnet)) if arguments.resnet else None
     run = start("detect", arguments, images, keep, notes)
     samples, labels = run.samples, np.array([s.label for s in run.samples])
     baselines = baselines_of(
@@ -225,8 +212,9 @@ def main(arguments: DetectArguments) -> Path:
     )
     trivial, difference, best = beside_baselines(run, labels, baselines)
     sentence, beats = verdict(difference, run.own.of, best)
+    scratch = None if resnet is None else resnet.beside(run, labels)
     parts = [
-        detection(run, labels), against(run, labels), trivial, calibration(run, labels),
+        detection(run, labels), against(run, labels), scratch, trivial, calibration(run, labels),
         by_source(run, labels), by_size(run, labels), without_duplicates(run, labels),
     ]  # fmt: skip
     models = {p.of: p.score for p in (run.own, run.other) if p is not None}

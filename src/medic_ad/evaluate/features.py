@@ -30,7 +30,9 @@ SINGLES = (
     "spread of grey",
     "99th percentile of grey",
 )
+SIZE = "image size (forest)"
 FITTED = {
+    SIZE: ("image height", "image width"),
     "image size and file bytes (forest)": ("image height", "image width", "file bytes"),
     "mean and spread of grey (forest)": ("mean grey", "spread of grey"),
 }
@@ -81,6 +83,30 @@ class Baselines:
         return max(self.scores, key=lambda k: metrics.auroc(self.scores[k], labels)(ones))
 
 
+def singles(here: Arrays, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Every single number as a score, turned in its favour on these very images."""
+    return {key: oriented(here[key], labels) for key in SINGLES}
+
+
+def fitted(there: Arrays, truth: np.ndarray, here: Arrays, seed: int) -> dict[str, np.ndarray]:
+    """Forests and nearest neighbours fitted on some images, as scores of others.
+
+    Args:
+        there: columns of `features_of` of the images that are fitted to.
+        truth: their labels.
+        here: the same columns of the images that are scored.
+    """
+    scores = {}
+    for key, names in FITTED.items():
+        forest = RandomForestClassifier(TREES, min_samples_leaf=3, random_state=seed)
+        forest.fit(np.stack([there[n] for n in names], 1), truth)
+        scores[key] = forest.predict_proba(np.stack([here[n] for n in names], 1))[:, 1]
+    near = KNeighborsClassifier(NEIGHBOURS, weights="distance").fit(there["tiny"], truth)
+    return scores | {
+        f"nearest neighbours, raw {TINY} x {TINY}": near.predict_proba(here["tiny"])[:, 1]
+    }
+
+
 def baselines_of(
     samples: Sequence[Sample], train: Sequence[Sample], store: Store, name: str, seed: int
 ) -> Baselines:
@@ -92,7 +118,7 @@ def baselines_of(
     """
     here = features_of(samples, store, name)
     labels = np.array([s.label for s in samples])
-    scores = {key: oriented(here[key], labels) for key in SINGLES}
+    scores = singles(here, labels)
     note = "Single numbers are turned in their favour on these very images."
     truth = np.array([s.label for s in train])
     if min((truth == 1).sum(), (truth == 0).sum()) < LEAST_TRAIN:
@@ -102,12 +128,7 @@ def baselines_of(
             "class: forests and nearest neighbours, which need it, are left out.",
         )
     there = features_of(train, store, f"{name}-fitted")
-    for key, names in FITTED.items():
-        forest = RandomForestClassifier(TREES, min_samples_leaf=3, random_state=seed)
-        forest.fit(np.stack([there[n] for n in names], 1), truth)
-        scores[key] = forest.predict_proba(np.stack([here[n] for n in names], 1))[:, 1]
-    near = KNeighborsClassifier(NEIGHBOURS, weights="distance").fit(there["tiny"], truth)
-    scores[f"nearest neighbours, raw {TINY} x {TINY}"] = near.predict_proba(here["tiny"])[:, 1]
+    scores |= fitted(there, truth, here, seed)
     return Baselines(
         scores,
         f"{note} Forests and nearest neighbours are fitted on the {len(train)} images of the "

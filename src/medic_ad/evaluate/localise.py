@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +27,21 @@ from medic_ad.evaluate.run import (
 )
 from medic_ad.evaluate.store import Part
 from medic_ad.evaluate.table import TableArguments, images_of, masks_of
+from medic_ad.evaluate.unet import UNet
 
 WORST_LESIONS, WORST_NORMALS = 6, 2
 FIXED = len(HEATMAP_GRID)  # column of the fixed threshold, after those of the curve
+UNET = "U-Net"
 COMPARED = ("pixel AUROC", "mean Dice")
 
 
 @dataclass
 class LocaliseArguments(TableArguments):
     """Arguments of `medic-ad evaluate localise`."""
+
+    unet: str = field(
+        default="", metadata={"help": "folder of a U-Net of `medic-ad evaluate unet`, beside it"}
+    )
 
 
 def masked(data: str, name: str) -> tuple[list[Sample], list[np.ndarray | None], list[str]]:
@@ -146,6 +152,7 @@ def worst(run: Run, maps: Maps, lesion: np.ndarray) -> list[Picture]:
 def main(arguments: LocaliseArguments) -> Path:
     """Measure heatmaps on one split of a table; predictions that exist are used again."""
     images, found, notes = masked(arguments.data, arguments.split)
+    unet = UNet.load(Path(arguments.unet)) if arguments.unet else None
     run = start("localise", arguments, images, [m is not None for m in found], notes)
     masks = [m for m in found if m is not None]
     lesion = np.array([m.any() for m in masks])
@@ -154,6 +161,13 @@ def main(arguments: LocaliseArguments) -> Path:
     drawn_by = {p.of: p.heatmaps for p in models}
     maps = {of: Maps(drawn_by[of], masks, fixed[of]) for of in fixed}
     maps[GREY], grey_note, drawn_by[GREY], fixed[GREY] = grey_maps(run, masks)
+    if unet is not None:
+        drawn_by[UNET] = unet.heatmaps(
+            run.samples, run.context.store, run.name, arguments.split == "test"
+        )
+        fixed[UNET] = np.full(len(masks), unet.record["threshold"])
+        maps[UNET] = Maps(drawn_by[UNET], masks, fixed[UNET])
+        notes.append(unet.description())
     sampling, own = run.sampling(lesion), run.own.of
     free = {
         of: FreeResponse(

@@ -52,7 +52,7 @@ class Measured:
             not known.
         parts: sections of the table.
         curves, worst: drawings.
-        worst_words: how the worst cases were chosen.
+        worst_words: how the worst cases were chosen; empty where none are shown.
         cases: one row an image, pair or question, for `cases.csv`.
         extra: further values of the JSON, such as points of a curve.
         scale: which colours the worst cases show: "heat", "change" or none ("").
@@ -71,17 +71,21 @@ class Measured:
     scale: str = "heat"
 
 
-def verdict(difference: Figure, model: str, baseline: str) -> tuple[str, bool | None]:
+def verdict(
+    difference: Figure, model: str, baseline: str, trivial: bool = True
+) -> tuple[str, bool | None]:
     """A sentence on a paired difference between a model and a baseline, and whether it is won."""
+    kind = "trivial baseline " if trivial else ""
     name, said = difference.name, f"{number(difference.value)} ({spread(difference)})"
-    words = f"{name} of {model} minus that of the trivial baseline {baseline}: {said}."
+    words = f"{name} of {model} minus that of the {kind}{baseline}: {said}."
     if difference.value <= 0:
-        return f"The trivial baseline {baseline} is at least as good as {model}. {words}", False
+        return f"The {kind}{baseline} is at least as good as {model}. {words}", False
     if difference.interval is None:
         return f"Too few units to tell whether {model} beats {baseline}. {words}", None
     if difference.interval[0] <= 0:
         return f"{model} is not shown to be better than {baseline}. {words}", False
-    return f"{model} is better than the best trivial baseline. {words}", True
+    best = "best trivial baseline" if trivial else baseline
+    return f"{model} is better than the {best}. {words}", True
 
 
 def title_of(m: Measured) -> str:
@@ -91,12 +95,14 @@ def title_of(m: Measured) -> str:
 
 def head_of(m: Measured) -> list[str]:
     p = m.provenance
-    return [
-        m.verdict,
-        f"Weights {p['weights_sha256'][:16]}, medic_ad {p['medic_ad']}, {p['date'][:10]}; "
-        f"{p['arguments']['resamples']} cluster bootstraps. Below 10 units each unit's figure "
-        "stands and no interval; p is the two-sided bootstrap probability of a paired difference.",
-    ]
+    made = f"Weights {p['weights_sha256'][:16]}, medic_ad {p['medic_ad']}, {p['date'][:10]}."
+    if "resamples" in p["arguments"]:
+        made += (
+            f" {p['arguments']['resamples']} cluster bootstraps; below 10 units each unit's figure "
+            "stands and no interval; p is the two-sided bootstrap probability of a paired "
+            "difference."
+        )
+    return [m.verdict, made]
 
 
 def row_of(figure: Figure) -> tuple[str, ...]:

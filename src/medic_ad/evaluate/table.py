@@ -110,6 +110,25 @@ def images_of(data: str, name: str) -> tuple[list[Sample], list[str]]:
     return known, notes
 
 
+def labelled(data: str, name: str) -> tuple[list[Sample], list[bool], list[str]]:
+    """Images of a split, which of them have a label, and notes.
+
+    Raises:
+        DataError: not both classes are there.
+    """
+    images, notes = images_of(data, name)
+    keep = [not math.isnan(s.label) for s in images]
+    abnormal, normal = (sum(s.label == label for s in images) for label in (1, 0))
+    if not (abnormal and normal):
+        raise DataError(
+            f"expected normal and abnormal images in split {name!r} of {data}, got {abnormal} "
+            f"abnormal and {normal} normal; fill the column label"
+        )
+    if not all(keep):
+        notes.append(f"{len(keep) - sum(keep)} images with a mask but no label are left out.")
+    return images, keep, notes
+
+
 def unit_of(samples: Sequence[Sample]) -> str:
     """What the groups of these samples are, in words."""
     pairs = {(s.group, s.source, s.patient) for s in samples}
@@ -235,38 +254,57 @@ def read_part(model: Model, samples: Sequence[Sample]) -> Arrays:
     return out | {f"heatmap_{k}": p.heatmap for k, p in enumerate(seen)}
 
 
+def parts_of(
+    samples: Sequence[Sample],
+    store: Store,
+    weights: str,
+    name: str,
+    make: Callable[[list[Sample]], Arrays],
+    test: bool,
+) -> list[tuple[Path, list[int]]]:
+    """What some weights say of images, made part by part: a file each, and whose images it holds.
+
+    Args:
+        make: arrays of the images that are read in one go, their maps as `heatmap_0` and so on.
+    """
+    indexes = in_parts(samples)
+    parts = [[samples[i] for i in part] for part in indexes]
+    makes: dict[str, Callable[[], Arrays]] = {
+        digest([state_of(s) for s in part]): partial(make, part) for part in parts
+    }
+    return list(zip(store.parts(weights, name, makes, test), indexes, strict=True))
+
+
+def heatmaps_in(parts: Sequence[tuple[Path, list[int]]]) -> Lazy:
+    """The maps of `parts_of`, in the order of the images."""
+    place = {i: (path, k) for path, part in parts for k, i in enumerate(part)}
+
+    def heatmap(i: int) -> np.ndarray:
+        path, k = place[i]
+        with np.load(path) as arrays:
+            return arrays[f"heatmap_{k}"]
+
+    return Lazy(heatmap, len(place))
+
+
 def predictions_of(
     model: Model, of: str, samples: Sequence[Sample], store: Store, name: str, test: bool
 ) -> Predictions:
     """Predictions of a model, made once per weights and kept part by part."""
-    indexes = in_parts(samples)
-    makes: dict[str, Callable[[], Arrays]] = {
-        digest([state_of(samples[i]) for i in part]): partial(
-            read_part, model, [samples[i] for i in part]
-        )
-        for part in indexes
-    }
-    paths = store.parts(model.weights_sha256, name, makes, test)
-    place = {i: (p, k) for p, part in enumerate(indexes) for k, i in enumerate(part)}
+    parts = parts_of(samples, store, model.weights_sha256, name, partial(read_part, model), test)
     columns: dict[str, list] = defaultdict(lambda: [None] * len(samples))
-    for path, part in zip(paths, indexes, strict=True):
+    for path, part in parts:
         with np.load(path) as arrays:
             for key in ("score", "entry", "in_scope", "declared_in_scope"):
                 for i, value in zip(part, arrays[key], strict=True):
                     columns[key][i] = value
-
-    def heatmap(i: int) -> np.ndarray:
-        part, k = place[i]
-        with np.load(paths[part]) as arrays:
-            return arrays[f"heatmap_{k}"]
-
     return Predictions(
         of=of,
         model=model,
         score=np.array(columns["score"], float),
         entry=np.array(columns["entry"], int),
         in_scope=np.array(columns["in_scope"]) & np.array(columns["declared_in_scope"]),
-        heatmaps=Lazy(heatmap, len(samples)),
+        heatmaps=heatmaps_in(parts),
     )
 
 

@@ -24,9 +24,12 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 from medic_ad.calibrate import HEATMAP_GRID
+from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError, ModelError
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.metrics import dice
+from medic_ad.evaluate.store import Arrays, Store
+from medic_ad.evaluate.table import Lazy, file_of, heatmaps_in, parts_of, slice_of
 from medic_ad.load import pick_device
 from medic_ad.model.pixel import arrange
 from medic_ad.processor import fit_square, grey_window, restore
@@ -58,7 +61,9 @@ class UnetArguments:
         metadata={"help": "share of the draws per source, as in training"},
     )
     exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
-    source: str = field(default="brain_tumour_cheng", metadata={"help": "whose val split chooses"})
+    source: str = field(
+        default="", metadata={"help": "whose val split chooses; all of val when empty"}
+    )
 
 
 def build() -> MonaiUNet:
@@ -96,18 +101,42 @@ class UNet:
         network.load_state_dict(load_file(folder / WEIGHTS))
         return cls(network.eval(), record, hashlib.sha256(data).hexdigest())
 
-    def maps(self, slices: Sequence[np.ndarray], what: str) -> np.ndarray:
-        """Probabilities `(n, H, W)` on the slices' own grid; they see the model's canvas."""
+    def maps(
+        self,
+        slices: Sequence[np.ndarray],
+        what: str,
+        windows: Sequence[tuple[float, float]] | None = None,
+    ) -> list[np.ndarray]:
+        """Probabilities `(H, W)` on each slice's own grid; they see the model's canvas.
+
+        Args:
+            windows: grey windows where they are not the slice's own, as in a volume.
+        """
         side, out = int(self.record["arguments"]["side"]), []
+        windows = windows or [grey_window(np.asarray(p, np.float32)) for p in slices]
         for start in bar(range(0, len(slices), 16), what):
-            part = [np.asarray(p, np.float32) for p in slices[start : start + 16]]
-            fitted = [fit_square(p, grey_window(p), side) for p in part]
+            fitted = [
+                fit_square(np.asarray(p, np.float32), window, side)
+                for p, window in zip(
+                    slices[start : start + 16], windows[start : start + 16], strict=True
+                )
+            ]
             drawn = probabilities(self.network, torch.stack([canvas for canvas, _ in fitted]))
             out += [
                 restore(m, geometry).clip(0, 1)
                 for m, (_, geometry) in zip(drawn, fitted, strict=True)
             ]
-        return np.stack(out)
+        return out
+
+    def heatmaps(self, samples: Sequence[Sample], store: Store, name: str, test: bool) -> Lazy:
+        """Maps of the images of a table, made once and kept part by part."""
+
+        def make(part: list[Sample]) -> Arrays:
+            windows = [file_of(s)[1] for s in part]
+            drawn = self.maps([slice_of(s) for s in part], "U-Net on slices", windows)
+            return {f"heatmap_{k}": m for k, m in enumerate(drawn)}
+
+        return heatmaps_in(parts_of(samples, store, self.sha256, f"{name}-unet", make, test))
 
     def description(self) -> str:
         r = self.record
@@ -222,7 +251,9 @@ def main(arguments: UnetArguments) -> Path:
     out, cache, total = Path(arguments.out), Path(arguments.cache), arguments.minutes * 60
     train = split(arguments.data, "train", arguments.exclude)
     val = [
-        s for s in split(arguments.data, "val", arguments.exclude) if s.source == arguments.source
+        s
+        for s in split(arguments.data, "val", arguments.exclude)
+        if arguments.source in ("", s.source)
     ]
     if not val:
         raise DataError(
@@ -230,6 +261,11 @@ def main(arguments: UnetArguments) -> Path:
             "got none; name another with --source"
         )
     held_out = render(val, arguments.side, cache)
+    if not held_out.mask.any():
+        raise DataError(
+            f"expected lesion masks in split 'val' of {arguments.data}, got none; fill the column "
+            "mask"
+        )
     slices = Slices(render(train, arguments.side, cache), source_weights(arguments))  # type: ignore[arg-type]
     training = Training(arguments, pick_device(None))
     out.mkdir(parents=True, exist_ok=True)

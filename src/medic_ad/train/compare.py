@@ -153,6 +153,12 @@ def change_map_loss(
 def main(arguments: CompareArguments) -> Path:
     """Train stage 2 on the weights in `arguments.model`; write it to `arguments.out`."""
     model, processor = load_stage(arguments)
+    train(model, processor, arguments)
+    return finish(model, processor, arguments)
+
+
+def train(model, processor, arguments: CompareArguments) -> None:
+    """Train stage 2 of a loaded model, in memory."""
     config = model.config
     samples = split(arguments.data, "train", arguments.exclude)
     real = render_pairs(samples, config.image_size, Path(arguments.cache))
@@ -190,4 +196,3 @@ def main(arguments: CompareArguments) -> Path:
         "compare",
         pairs_left_out=real.refused if real else {},
     )
-    return finish(model, processor, arguments)

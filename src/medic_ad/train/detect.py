@@ -134,6 +134,12 @@ def system_token_loss(out: DetectOutput, mask: torch.Tensor, known: torch.Tensor
 def main(arguments: DetectArguments) -> Path:
     """Train stage 1 on the backbone in `arguments.model`; write it to `arguments.out`."""
     model, processor = load_stage(arguments)
+    train(model, processor, arguments)
+    return finish(model, processor, arguments)
+
+
+def train(model, processor, arguments: DetectArguments) -> None:
+    """Train stage 1 of a loaded model, in memory."""
     config = model.config
     slices = training_slices(arguments, config.image_size, masked=False)
 
@@ -151,11 +157,12 @@ def main(arguments: DetectArguments) -> Path:
                 strict=True,
             )
         ]
-        batch["hints"] = [words.hint(cell, config.pooled_size**2) for cell in batch["cell"]]
+        # one word a stage token: a single token has no room for row and column
+        cells = batch["cell"] if arguments.hint_weight else []
+        batch["hints"] = [words.hint(cell, config.pooled_size**2) for cell in cells]
         return batch
 
     # the learned no-prior state is what `<|diff|>` says of a single scan, so it is learned here
     freeze(model, (*TRAINED, "comparer.no_prior"))
     stage = DetectStage(model, processor, arguments)
     fit(stage, model, Draws(scans, arguments.seed), arguments, "detect")
-    return finish(model, processor, arguments)

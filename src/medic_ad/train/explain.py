@@ -73,6 +73,12 @@ class ExplainStage(Stage):
 def main(arguments: ExplainArguments) -> Path:
     """Train stage 3 on the weights in `arguments.model`; write it to `arguments.out`."""
     model, processor = load_stage(arguments)
+    train(model, processor, arguments)
+    return finish(model, processor, arguments)
+
+
+def train(model, processor, arguments: ExplainArguments) -> None:
+    """Train stage 3 of a loaded model, in memory."""
     config = model.config
     slices = training_slices(arguments, config.image_size)
     twins = max(1, round(SWAPPED * arguments.batch))
@@ -85,4 +91,3 @@ def main(arguments: ExplainArguments) -> Path:
 
     freeze(model, TRAINED)
     fit(ExplainStage(model, arguments), model, Draws(scans, arguments.seed), arguments, "explain")
-    return finish(model, processor, arguments)

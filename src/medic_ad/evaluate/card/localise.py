@@ -73,7 +73,7 @@ def measure(context: Context) -> Part:
             unet.sha256,
             f"{CHENG}-unet",
             digest(twins.image.shape),
-            lambda: {"heatmap": unet.maps(list(twins.image), "U-Net on test slices")},
+            lambda: {"heatmap": np.stack(unet.maps(list(twins.image), "U-Net on test slices"))},
         )
         thresholds = np.full(len(masks), unet.record["threshold"])
         methods["U-Net"] = Maps(list(drawn["heatmap"]), list(masks), thresholds)

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Makes docs/results.md: published tables, folds, baselines from scratch, ablations, by commands.
+#
+#   runs/results.sh [ROOT]     ROOT holds the data sets under their names (default ../shared/data)
+#
+# Expected on 2 CPU cores for nano: tables 2 min, rendering 5, folds 30 (brain_mri_253), 20 (head_ct)
+# and 60 (covid_ct), the paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its
+# figures 1, ablations 75: some four hours. A stage that is done is skipped, and one that was
+# interrupted goes on where it stopped; remove build/results to start over.
+#
+# MODEL names other weights, TRAINING the table that they were trained on (made for nano when
+# empty), ONLY the stages to run, by their names: ONLY="tables paper" runs/results.sh
+# BUILD and RESULTS name other places than the defaults below. What was not run is said in the text.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+ROOT=${1:-../shared/data}
+MODEL=${MODEL:-nano}
+BUILD=${BUILD:-build/results}
+RESULTS=${RESULTS:-docs/results.md}
+ONLY=${ONLY:-}
+SETS=(brain_mri_253 head_ct covid_ct) # of the paper, as far as they are at hand
+CACHE=$BUILD/cache
+OWN=$BUILD/tables/nano.parquet
+TRAINING=${TRAINING:-$OWN}
+WEIGHTS=ms_cross_sectional=0.15,mni152=0.08 # share of the draws per source, as in nano.sh
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc 2>/dev/null || sysctl -n hw.ncpu)}
+command -v medic-ad >/dev/null || PATH="$PWD/.venv/bin:$PATH"
+mkdir -p "$BUILD"
+PARTS=()
+
+stage() { # NAME OUTPUT COMMAND...: runs the command unless it finished before; OUTPUT goes into the text
+    local name=$1 output=$2 start=$SECONDS
+    shift 2
+    [[ $output == - ]] || PARTS+=("$name|$output|$*")
+    if [[ -n $ONLY && " $ONLY " != *" $name "* ]]; then
+        return
+    fi
+    if [[ -f $BUILD/$name.done ]]; then
+        echo "== $name: done before"
+        return
+    fi
+    echo "== $name: $*"
+    "$@"
+    echo "$((SECONDS - start)) s" | tee "$BUILD/$name.done"
+}
+
+for name in nano "${SETS[@]}"; do
+    stage "table-$name" - medic-ad data prepare "$name" --root "$ROOT" --out "$BUILD/tables"
+done
+for name in "${SETS[@]}"; do
+    stage "folds-$name" "folds/$name/folds" medic-ad evaluate folds --model "$MODEL" \
+        --data "$BUILD/tables/$name.parquet" --out "$BUILD/folds/$name" --cache "$CACHE"
+done
+stage paper paper/paper medic-ad evaluate paper --model "$MODEL" --training "$TRAINING" \
+    --data "$(printf ",$BUILD/tables/%s.parquet" "${SETS[@]}" | cut -c 2-)" \
+    --folds "$BUILD/folds" --out "$BUILD/paper"
+stage resnet - medic-ad evaluate resnet --data "$BUILD/tables/covid_ct.parquet" \
+    --out "$BUILD/resnet" --cache "$CACHE"
+stage detect detect/detect medic-ad evaluate detect --model "$MODEL" --resnet "$BUILD/resnet" \
+    --data "$BUILD/tables/covid_ct.parquet" --out "$BUILD/detect"
+stage unet - medic-ad evaluate unet --data "$OWN" --out "$BUILD/unet" --cache "$CACHE" \
+    --weights "$WEIGHTS" --source brain_tumour_cheng
+stage localise localise/localise medic-ad evaluate localise --model "$MODEL" --unet "$BUILD/unet" \
+    --data "$OWN" --out "$BUILD/localise"
+stage ablations ablations/ablations medic-ad evaluate ablations --model "$MODEL" --data "$OWN" \
+    --out "$BUILD/ablations" --cache "$CACHE" --weights "$WEIGHTS"
+
+{ # the text is written whole: every line between two markers comes from the command named in them
+    echo "# Results"
+    echo
+    echo "Written by runs/results.sh; nothing here is typed by hand."
+    for part in "${PARTS[@]}"; do
+        IFS='|' read -r name output command <<<"$part"
+        printf '\n<!-- %s: begin; %s -->\n\n' "$name" "$command"
+        if [[ -f $BUILD/$output/figures.md ]]; then
+            cat "$BUILD/$output/figures.md"
+        else
+            printf 'Not made yet: ONLY=%s runs/results.sh\n' "$name"
+        fi
+        printf '\n<!-- %s: end -->\n' "$name"
+    done
+} >"$BUILD/results.md"
+mkdir -p "$(dirname "$RESULTS")"
+mv "$BUILD/results.md" "$RESULTS"
+echo "Written: $RESULTS"

@@ -1,0 +1,244 @@
+"""`medic-ad evaluate paper`: the paper's detection tables, its published rows beside ours.
+
+Cross-data-set, with nothing of the measured sets in training and near twins left out, and
+in-domain, from the rounds of `medic-ad evaluate folds`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.markdown import Markdown
+
+from medic_ad.data.sample import Sample, read_info, write_samples
+from medic_ad.errors import DataError
+from medic_ad.evaluate import folds, metrics, published
+from medic_ad.evaluate.bootstrap import Figure
+from medic_ad.evaluate.copies import everything, one_of_each, seen_in_training, shared_sources
+from medic_ad.evaluate.features import SIZE, features_of
+from medic_ad.evaluate.markdown import number
+from medic_ad.evaluate.record import provenance, without_nan
+from medic_ad.evaluate.refit import FoldsArguments, draw_folds
+from medic_ad.evaluate.run import Run, start
+from medic_ad.evaluate.table import TableArguments
+from medic_ad.report.schema import NOTICE
+
+CROSS, INSIDE, SIZES = "cross-data-set", "in-domain", "image size alone"
+ALL, FIRST = "all", "without copies"
+
+
+@dataclass
+class PaperArguments:
+    """Arguments of `medic-ad evaluate paper`."""
+
+    data: str = field(metadata={"help": "comma-separated tables, one a published set"})
+    model: str = field(metadata={"help": "name of a model, or its folder"})
+    training: str = field(metadata={"help": "table that the model was trained on"})
+    folds: str = field(
+        default="", metadata={"help": "folder that `evaluate folds` wrote NAME/ of each set into"}
+    )
+    out: str = field(
+        default="out/paper", metadata={"help": "folder of tables, figures and predictions"}
+    )
+    seed: int = field(default=0, metadata={"help": "of resampling and of the fitted baseline"})
+    resamples: int = field(default=1000, metadata={"help": "of the bootstrap"})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of a table.
+
+    Attributes:
+        row: whose, how it came about, and which images.
+        column: name of the set.
+        figure: its `name` is the table that it stands in.
+    """
+
+    row: tuple[str, str, str]
+    column: str
+    figure: Figure
+
+
+def cross(
+    name: str, samples: list[Sample], twin: np.ndarray, first: np.ndarray, data: str,
+    arguments: PaperArguments,
+) -> tuple[list[Cell], Run]:  # fmt: skip
+    """The model as it is on all images of a set that it has no twin of in training."""
+    kept = [
+        dataclasses.replace(s, split="test") for s, t in zip(samples, twin, strict=True) if not t
+    ]
+    table = Path(arguments.out) / "tables" / f"{name}.parquet"
+    write_samples(kept, table, read_info(data))
+    asked = TableArguments(
+        data=str(table), model=arguments.model, out=arguments.out, seed=arguments.seed,
+        resamples=arguments.resamples,
+    )  # fmt: skip
+    run = start("paper", asked, kept, [True] * len(kept), [])
+    labels = np.array([s.label for s in kept])
+    fold = draw_folds(kept, FoldsArguments.folds, arguments.seed)
+    here = features_of(kept, run.context.store, name)
+    size = folds.trivial_scores(here, labels, fold, arguments.seed)[SIZE]
+    own, column = run.own, published.SETS.get(name, name)
+    decided = own.score >= own.fitted("threshold")
+    cells = []
+    for images, keep in ((ALL, np.ones(len(kept), bool)), (FIRST, first[~twin])):
+        sampling, truth = run.sampling(keep), labels[keep]
+        found = {
+            (own.of, CROSS): [("F1", metrics.f1(decided[keep], truth)),
+                              ("AUROC", metrics.auroc(own.score[keep], truth))],
+            (SIZES, INSIDE): [("AUROC", metrics.auroc(size[keep], truth))],
+        }  # fmt: skip
+        cells += [
+            Cell((*row, images), column, sampling.figure(figure, statistic, row[0]))
+            for row, rows in found.items()
+            for figure, statistic in rows
+        ]
+    return cells, run
+
+
+def inside(name: str, folder: Path) -> list[Cell]:
+    """What `medic-ad evaluate folds` measured of one set.
+
+    Raises:
+        DataError: its figures are not there.
+    """
+    path = folder / name / "folds" / "figures.json"
+    try:
+        parts = {p["title"]: p["figures"] for p in json.loads(path.read_text())["parts"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"expected the figures of `medic-ad evaluate folds` in {path}, found none; run it with "
+            f"--out {folder / name}, or leave --folds out"
+        ) from error
+    cells = []
+    for images, title in ((ALL, "In-domain"), (FIRST, "Without copies")):
+        for found in parts.get(title, parts["In-domain"]):
+            if found["of"] in (folds.OWN, folds.PEER) and found["name"] in ("F1", "AUROC"):
+                value = math.nan if found["value"] is None else found["value"]
+                figure = Figure(**found | {"value": value})
+                cells.append(
+                    Cell((figure.of, INSIDE, images), published.SETS.get(name, name), figure)
+                )
+    return cells
+
+
+def cell_text(figure: Figure | None, percent: bool) -> str:
+    """Value, interval and n."""
+    if figure is None:
+        return "-"
+    scale = (lambda x: f"{100 * x:.1f}") if percent else number
+    spread = ""
+    if figure.interval:
+        spread = f" [{scale(figure.interval[0])}, {scale(figure.interval[1])}]"
+    return f"{scale(figure.value)}{spread}, n = {figure.n}"
+
+
+def layout(name: str, cells: Sequence[Cell], columns: Sequence[str]) -> list[str]:
+    """One table as the paper lays it out: models down, sets across, published rows first."""
+    percent, theirs = name == "F1", published.F1 if name == "F1" else published.AUROC
+    scale = "{:.1f}" if percent else "{:.3f}"
+    head = ["model", "setting", "images", *columns, "average of these", "average of five"]
+    rows = []
+    for model, found in theirs.items():
+        row = [scale.format(found[c]) if c in found else "-" for c in columns]
+        there = [found[c] for c in columns if c in found]
+        mean = scale.format(np.mean(there)) if there and len(there) == len(columns) else "-"
+        five = scale.format(found["five"]) if "five" in found else "-"
+        rows.append([model, "published", "-", *row, mean, five])
+    mine = [c for c in cells if c.figure.name == name]
+    for key in dict.fromkeys(c.row for c in mine):
+        by_set = {c.column: c.figure for c in mine if c.row == key}
+        values = [by_set[c].value for c in columns if c in by_set]
+        mean = "-"
+        if len(values) == len(columns):
+            mean = scale.format((100 if percent else 1) * float(np.mean(values)))
+        own = [cell_text(by_set.get(c), percent) for c in columns]
+        rows.append([*key, *own, mean, "-"])
+    title = "F1 in percent, at a threshold from validation" if percent else "AUROC"
+    lines = [f"### {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def write(out: Path, notes: list[str], cells: list[Cell], columns: list[str], record: dict) -> Path:
+    """`figures.md` and `figures.json`, both or none."""
+    tables = [line for name in ("F1", "AUROC") for line in layout(name, cells, columns)]
+    head = [
+        f"## The paper's tables: {record['model']}",
+        "",
+        NOTICE,
+        "",
+        f"Weights {record['weights_sha256'][:16]}, medic_ad {record['medic_ad']}, "
+        f"{record['date'][:10]}. Published rows are as their authors gave them, on the whole sets; "
+        "ours are on the parts at hand. In brackets the 95 % interval, by bootstrap over groups.",
+        "",
+    ]
+    text = "\n".join([*head, *(f"- {note}" for note in notes), "", *tables])
+    found = {
+        "schema": "medic-ad/paper/1",
+        "research_use": NOTICE,
+        "provenance": record,
+        "notes": notes,
+        "published": {"F1": published.F1, "AUROC": published.AUROC},
+        "cells": [dataclasses.asdict(c) for c in cells],
+    }
+    texts = {
+        "figures.md": text,
+        "figures.json": json.dumps(without_nan(found), indent=1, allow_nan=False),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in texts.items():
+        (out / f".{name}.part").write_text(content, encoding="utf-8")
+    for name in texts:
+        os.replace(out / f".{name}.part", out / name)
+    Console().print(Markdown(text))
+    return out / "figures.md"
+
+
+def main(arguments: PaperArguments) -> Path:
+    """Measure every set across, gather its folds, and lay the tables out."""
+    tables = [t for t in arguments.data.split(",") if t]
+    training = seen_in_training(arguments.training)
+    sources = sorted({s.source for s in training})
+    cells: list[Cell] = []
+    notes: list[str] = []
+    columns, run = [], None
+    for data in tables:
+        name = Path(data).stem
+        samples, more = everything(data)
+        notes += [f"{name}: {note}" for note in more]
+        columns.append(published.SETS.get(name, name))
+        if arguments.folds:
+            cells += inside(name, Path(arguments.folds))
+        shared = shared_sources(samples[0].source, sources)
+        if shared:
+            notes.append(
+                f"{name}: no cross-data-set figure, the model was trained on {', '.join(shared)}."
+            )
+            continue
+        first, twin = one_of_each(samples, training, Path(arguments.out) / "fingerprints")
+        found, run = cross(name, samples, twin, first, data, arguments)
+        cells += found
+        inside_scope = float(run.own.in_scope.mean())
+        notes.append(
+            f"{name}: {len(samples)} images, {(~first).sum()} of them copies of another; "
+            f"{twin.sum()} near twins of the training images ({', '.join(sources)}) left out of "
+            f"the cross-data-set figures; {inside_scope:.0%} in scope, scores are taken without "
+            "the gate."
+        )
+    if run is None:
+        raise DataError(
+            f"expected a set that shares nothing with {arguments.training}, got {arguments.data}; "
+            "name another table"
+        )
+    if "covid_ct" in {Path(t).stem for t in tables}:
+        notes.append("COVID-19: ours is COVID-CT; that the paper's is the same is not verified.")
+    record = provenance(run.context, arguments) | {"model": run.own.of}
+    return write(Path(arguments.out) / "paper", notes, cells, columns, record)

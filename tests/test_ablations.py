@@ -1,0 +1,191 @@
+"""Ablations: each variation changes what it says and nothing else; the table resumes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from table_cases import figures
+
+from medic_ad.errors import DataError
+from medic_ad.evaluate.ablations import ablations, bare, measure, variations
+from medic_ad.evaluate.ablations.rows import DETECT, PARTS, ROWS, Row
+from medic_ad.load import Model
+from medic_ad.look import compare, look
+
+
+def varied(vary: Any, **config: Any) -> Model:
+    network = tiny.network(**config)
+    vary(network)
+    return Model("varied", network, tiny.processor(), "")
+
+
+def test_a_softmax_shares_one_unit_among_the_patches_and_sigmoids_do_not() -> None:
+    plain, shared = (
+        look(varied(vary), tiny.canvases(2)).detected[0]
+        for vary in (variations.nothing, variations.softmax)
+    )
+    assert plain.abnormal.shape == shared.abnormal.shape
+    units = shared.abnormal.sigmoid().sum((-2, -1))
+    torch.testing.assert_close(units, torch.ones_like(units), atol=1e-3, rtol=0)
+    assert (plain.abnormal.sigmoid().sum((-2, -1)) - 1).abs().min() > 0.1
+
+
+def test_scrambled_taps_are_the_same_patches_at_other_places() -> None:
+    plain, mixed = (
+        look(varied(vary), tiny.canvases(2)).vision.taps[1].flatten(-2)
+        for vary in (variations.nothing, variations.scrambled)
+    )
+    moved = (plain != mixed).any(0).any(0)
+    assert 0.5 < moved.float().mean() < 1  # some patches keep their place
+    torch.testing.assert_close(plain.sort(-1).values, mixed.sort(-1).values)
+    network = tiny.network()
+    canvas = torch.zeros(1, tiny.SIDE, tiny.SIDE)
+    seen = network.encode(**tiny.processor().images(canvas, network.config))
+    assert seen.taps[0].shape[-2:] == (8, 8)  # windows of 4 x 4: row 0 holds a whole window's half
+
+
+def test_without_ano_every_image_says_the_same_and_without_the_condition_the_map_is_deaf() -> None:
+    same = look(varied(variations.without_ano), tiny.canvases(2)).detected
+    other = look(varied(variations.nothing), tiny.canvases(2)).detected
+    assert torch.equal(same[0].embeds, same[1].embeds)
+    assert not torch.equal(other[0].embeds, other[1].embeds)
+    for vary, deaf in ((variations.nothing, False), (variations.heatmap_without_ano, True)):
+        model = varied(vary)
+        seen = look(model, tiny.canvases(1))
+        [louder] = seen.detected
+        louder = type(louder)(**{**louder, "embeds": louder.embeds.flip(0) * 3})
+        again = torch.stack(model.network.explain(seen.vision, [louder])).sigmoid()
+        assert torch.equal(again, seen.heatmaps) == deaf
+
+
+def test_the_gain_stays_at_zero_through_training() -> None:
+    network = tiny.network()
+    variations.without_modulation(network)
+    optimiser = torch.optim.AdamW(network.detector.parameters(), lr=0.1, weight_decay=0.1)
+    vision = network.encode(**tiny.processor().images(tiny.canvases(2), network.config))
+    before = network.detector.score_top.item()
+    torch.stack([d.logit + d.embeds.sum() for d in network.detect(vision)]).sum().backward()
+    optimiser.step()
+    assert network.detector.gain.item() == 0 and network.detector.score_top.item() != before
+
+
+def test_only_the_antisymmetric_head_inverts_its_answer() -> None:
+    for vary, inverts in (
+        (variations.nothing, True),
+        (variations.without_subtraction, True),
+        (variations.one_way, False),
+    ):
+        model = varied(vary)
+        a, b = (look(model, c[None]) for c in tiny.canvases(2))
+        there, back = compare(model, a, b).logits, compare(model, b, a).logits
+        assert torch.equal(there, back.flip(0)) == inverts
+    plain, bare_ = (
+        compare(m, look(m, tiny.canvases(1)), look(m, tiny.canvases(1, seed=1))).embeds
+        for m in (varied(variations.nothing), varied(variations.without_subtraction))
+    )
+    assert not torch.allclose(plain, bare_)
+
+
+def test_every_row_differs_from_its_reference_by_one_thing_and_stands_in_one_part() -> None:
+    names = {row.name: row for row in ROWS}
+    assert len(names) == len(ROWS) == 15
+    for row in ROWS:
+        other = names[row.against]
+        assert (other.stage, other.bare) == (row.stage, row.bare)
+        kinds = (row.vary is not other.vary, row.arguments != other.arguments)
+        changes = sum(kinds) + (row.config != other.config)
+        assert changes == (0 if row is other else 1), row.name
+    firsts = [name for opening, _ in PARTS.values() for name in opening]
+    assert all(sum(r.name == f or r.against == f for f in firsts) for r in ROWS)
+    assert set(firsts) >= {row.against for row in ROWS}
+
+
+def test_intervals_over_seeds_are_students() -> None:
+    figure = ablations.over_seeds("x", "row", [0.1, 0.2, 0.3], 9, "val")
+    assert figure.value == pytest.approx(0.2) and figure.interval is not None
+    # 4.3027 is the quantile of two degrees of freedom, from a table
+    assert figure.interval[1] - 0.2 == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
+
+
+def test_the_base_is_made_without_a_look_at_masks_and_labels(tmp_path, monkeypatch) -> None:
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+
+    class Blind:
+        image = np.full((3, 16, 16), 200, np.uint8)
+
+        def __len__(self) -> int:
+            return 3
+
+    assert bare.batch_of(Blind(), 4, rng, generator).shape == (4, 16, 16)  # type: ignore[arg-type]
+
+
+def test_the_whole_table_runs_and_resumes(tmp_path: Path, monkeypatch) -> None:
+    data, model = tiny.table(tmp_path / "data"), tmp_path / "model"
+    tiny.network(shaken=False).save_pretrained(model)
+    tiny.processor().save_pretrained(model)
+    arguments = ablations.AblationsArguments(
+        data=str(data), model=str(model), out=str(tmp_path / "out"), seeds=2, steps=2, batch=4,
+        base_steps=2, language_steps=2, images=4, pairs=4, workers=0, bf16=False,
+        cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    run = ablations.Bench.run
+    made: list[tuple[str, int]] = []
+
+    def counted(bench: ablations.Bench, row: Row, seed: int) -> dict[str, Any]:
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        made.append((row.name, seed))
+        return run(bench, row, seed)
+
+    monkeypatch.setattr(ablations.Bench, "run", counted)
+    with pytest.raises(KeyboardInterrupt):
+        ablations.main(arguments)
+    monkeypatch.setattr(ablations.Bench, "run", run)
+    runs = tmp_path / "out" / "runs"
+    kept = {p: p.stat().st_mtime_ns for p in runs.glob("*/figures.json")}
+    assert len(kept) == 4
+    ablations.main(arguments)
+    assert len(list(runs.glob("*/figures.json"))) == 30
+    assert all(p.stat().st_mtime_ns == then for p, then in kept.items())
+    assert len(list(runs.glob("*/weights"))) == 2 and not list(runs.glob("*/training"))
+    found = figures(tmp_path / "out", "ablations")
+    assert [p["title"] for p in found["parts"]] == [*PARTS, "Stages"]
+    rows = {f["of"] for p in found["parts"] for f in p["figures"]}
+    assert rows >= {row.name for row in ROWS} | {"stages 1", "stages 1+2", "stages 1+2+3"}
+    assert "seconds a run" in found["verdict"]
+    swap = [f for p in found["parts"] for f in p["figures"] if f["name"] == "swap consistency"]
+    assert next(f for f in swap if f["of"] == "stage 2")["value"] == 1
+    one = json.loads(next(runs.glob("00-0-*/figures.json")).read_text())
+    assert one["row"] == DETECT and 0 <= one["figures"]["image AUROC"] <= 1
+
+
+def test_a_single_seed_is_refused() -> None:
+    with pytest.raises(DataError, match="--seeds of 2 or more"):
+        ablations.AblationsArguments(data="x", seeds=1)
+
+
+def test_a_lesion_drawn_exactly_is_judged_so(monkeypatch) -> None:
+    """A stand-in that sees everything: figures of a perfect model."""
+    masks = np.zeros((12, 16, 16), bool)
+    masks[:8, 4:8, 4:8] = True  # lesions as they are and as shams, then their twins
+    images = masks.astype(np.float32)
+    seen = measure.Validation(images, masks, masks.any((1, 2)).astype(int), np.arange(12) % 2 == 1)
+
+    class Seen:
+        def __init__(self, canvases: torch.Tensor) -> None:
+            self.logits = canvases.amax((1, 2)) * 4 - 2
+            self.evidence, self.heatmaps = self.logits, canvases
+            self.detected = [type("D", (), {"map_logits": c[::2, ::2]}) for c in canvases]
+
+    monkeypatch.setattr(measure, "look", lambda model, canvases: Seen(canvases))
+    monkeypatch.setattr(measure, "kept_share", lambda *args: 0.0)
+    model: Any = None
+    found = measure.scans(model, seen, heatmap=True)
+    assert found["mean Dice at 0.5"] == found["pixel AUROC of the heatmap"] == 1
+    assert found["image AUROC, joined with the heatmap"] == 1
