@@ -95,7 +95,7 @@ def _segmentation(
     number: int,
 ) -> Segmentation:
     stacked = values if report.study.image.is_volume else values[None]
-    return Segmentation(
+    made = Segmentation(
         source_images=sources.headers,
         pixel_array=sources.arrange(stacked),
         segmentation_type=kind,
@@ -104,6 +104,9 @@ def _segmentation(
         content_description=NOTICE,
         **instance(report, "SEG", label, number),
     )
+    if not sources.placed:
+        made.PatientOrientation = sources.first.get("PatientOrientation")
+    return made
 
 
 def _parametric_map(

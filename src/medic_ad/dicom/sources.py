@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydicom import config
+from pydicom import config, uid
 from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
 
@@ -23,11 +23,30 @@ _OWNER = (
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _KEPT = (
     "SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription", "PatientAge", "Modality",
-    "Laterality", "FrameOfReferenceUID", "PositionReferenceIndicator", "InstanceNumber",
-    "NumberOfFrames", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "PatientOrientation",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "Laterality", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", "PixelSpacing",
+    "SliceThickness", "PatientOrientation",
 )  # fmt: skip
+
+
+# Classes whose objects must lie in a frame of reference (PS3.3 A); one without it is not marked.
+_PLACED_CLASSES = {
+    uid.CTImageStorage, uid.MRImageStorage, uid.PositronEmissionTomographyImageStorage,
+    uid.EnhancedCTImageStorage, uid.EnhancedMRImageStorage, uid.EnhancedPETImageStorage,
+    uid.EnhancedMRColorImageStorage, uid.LegacyConvertedEnhancedCTImageStorage,
+    uid.LegacyConvertedEnhancedMRImageStorage, uid.LegacyConvertedEnhancedPETImageStorage,
+    uid.RTImageStorage,
+}  # fmt: skip
+
+_PLACES = (
+    "FrameOfReferenceUID", "PositionReferenceIndicator", "ImagePositionPatient",
+    "ImageOrientationPatient", "SpacingBetweenSlices", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
+# Classes of one frame; files that hold several all the same must not be referred to by frame.
+_ONE_FRAME = {
+    uid.SecondaryCaptureImageStorage, uid.CTImageStorage, uid.MRImageStorage,
+    uid.ComputedRadiographyImageStorage, uid.UltrasoundImageStorage,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,19 +56,25 @@ class Sources:
     Attributes:
         headers: without pixel data, reduced to what may be copied or referred to.
         frames: frame number (from 1) of each slice, empty for instances of one frame.
+        placed: whether every slice lies in a frame of reference.
     """
 
     headers: tuple[Dataset, ...]
     frames: tuple[int, ...]
+    placed: bool
 
     @property
     def first(self) -> Dataset:
         return self.headers[0]
 
     @property
-    def placed(self) -> bool:
-        """Whether every slice lies in a frame of reference."""
-        return "FrameOfReferenceUID" in self.first
+    def can_be_marked(self) -> bool:
+        """Whether segmentations can refer to the pixels: placed, or one that needs no place."""
+        kind = self.first.SOPClassUID
+        if kind.is_retired or kind.is_private:
+            return False
+        alone = len(self.headers) == 1 and not self.frames
+        return self.placed or (alone and kind not in _PLACED_CLASSES)
 
     def arrange(self, values: np.ndarray) -> np.ndarray:
         """Slices `(D, H, W, ...)` in the order of the instance's frames."""
@@ -60,8 +85,10 @@ class Sources:
         return out
 
     def place(self, index: int) -> tuple[Dataset, int | None]:
-        """The instance that slice `index` comes from, and its frame there."""
+        """The instance that slice `index` comes from, and its frame where its class has frames."""
         if self.frames:
+            if self.first.SOPClassUID in _ONE_FRAME:
+                return self.first, None
             return self.first, self.frames[index]
         return self.headers[index], None
 
@@ -91,14 +118,14 @@ def sources_of(image: Image) -> Sources:
             f"{source.path}: expected slices of one frame each or one file of several frames, came "
             f"{len(headers)} files of several frames; give one of them."
         )
-    placed = image.affine is not None
-    return Sources(tuple(_reduced(header, placed) for header in headers), source.frames)
+    placed = image.affine is not None and source.frame_of_reference_uid is not None
+    return Sources(tuple(_reduced(h, placed) for h in headers), source.frames, placed)
 
 
 def _reduced(header: Dataset, placed: bool) -> Dataset:
     """What may be copied, valid or left out: a new object must not inherit a source's faults."""
     out = Dataset()
-    for keyword in (*_UIDS, *_KEPT):
+    for keyword in (*_UIDS, *_KEPT, *_PLACES):
         if keyword in header and _valid(header[keyword]):
             out[keyword] = header[keyword]
     for keyword in _OWNER:
@@ -109,7 +136,10 @@ def _reduced(header: Dataset, placed: bool) -> Dataset:
     if out.PatientSex not in ("M", "F", "O"):
         out.PatientSex = None
     if not placed:
-        out.pop("FrameOfReferenceUID", None)
+        for keyword in _PLACES:
+            out.pop(keyword, None)
+    if min(out.get("PixelSpacing") or [1]) <= 0:
+        del out.PixelSpacing
     return out
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from highdicom import sr
-from highdicom.seg import Segmentation
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -31,24 +30,20 @@ def structured_report(
     report: Report,
     sources: Sources,
     priors: Sequence[Sources],
-    regions: Segmentation | None,
-    others: Sequence[Dataset],
+    others: Mapping[str, Dataset],
 ) -> sr.ComprehensiveSR:
     """Decision, change and a measurement group for each finding.
 
     Args:
         priors: instances of the earlier dates, named as other evidence.
-        regions: whose segments the findings are.
-        others: objects made beside this one, named as evidence.
+        others: objects made beside this one by name, evidence too; the findings are the segments
+            of the first.
     """
+    regions = others.get("regions-seg.dcm")
     groups: list[Any] = [_study_group(report, sources)]
-    if regions is not None:
-        groups += [
-            _finding_group(report, sources, regions, number, *item)
-            for number, item in enumerate(
-                zip(report.findings, trackings(report), strict=True), start=1
-            )
-        ]
+    found = zip(report.findings, trackings(report), strict=True)
+    for number, (finding, tracking) in enumerate(found, start=1):
+        groups.append(_finding_group(report, sources, regions, number, finding, tracking))
     record = report.provenance
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=uid_of("device", record["weights_sha256"]),
@@ -66,7 +61,7 @@ def structured_report(
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    evidence = [*sources.headers, *others, *(h for prior in priors for h in prior.headers)]
+    evidence = [*sources.headers, *others.values(), *(h for prior in priors for h in prior.headers)]
     made = sr.ComprehensiveSR(
         evidence=evidence,
         content=content[0],
@@ -113,16 +108,15 @@ def _study_group(report: Report, sources: Sources) -> sr.MeasurementsAndQualitat
 def _finding_group(
     report: Report,
     sources: Sources,
-    regions: Segmentation,
+    regions: Dataset | None,
     number: int,
     finding: Finding,
     tracking: tuple[str, str],
-) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
-    """One finding: its segment, its sizes and where it lies."""
+) -> Any:
+    """One finding: its segment where there is one, its sizes and where it lies."""
     header, frame = sources.place(finding.key_slice or 0)
-    source = sr.SourceImageForSegmentation(
-        header.SOPClassUID, header.SOPInstanceUID, None if frame is None else [frame]
-    )
+    at = header.SOPClassUID, header.SOPInstanceUID, None if frame is None else [frame]
+    source = sr.SourceImageForSegmentation(*at)
     common: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=tracking[1], identifier=tracking[0]),
         "finding_type": codes.SCT.Lesion,
@@ -133,6 +127,12 @@ def _finding_group(
             *_kinds(report, tracking[0]),
         ],
     }
+    if regions is None:
+        group: Any = sr.MeasurementsAndQualitativeEvaluations(
+            source_images=[sr.SourceImageForMeasurementGroup(*at)], **common
+        )
+        _comment(group, finding.location)
+        return group
     segment = regions.SOPClassUID, regions.SOPInstanceUID
     if report.study.image.is_volume:
         group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -146,15 +146,14 @@ def _finding_group(
             segment_number=number,
             source_image=source,
         )
-        del (
-            lies[0].ReferencedSOPSequence[0].ReferencedSegmentNumber
-        )  # the frame says it: PS3.3 10.3
+        # The frame says which segment it is; PS3.3 10.3 forbids to say it again.
+        del lies[0].ReferencedSOPSequence[0].ReferencedSegmentNumber
         group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_segment=lies, **common)
     _comment(group, finding.location)
     return group
 
 
-def _frames_of(regions: Segmentation, number: int) -> list[int]:
+def _frames_of(regions: Dataset, number: int) -> list[int]:
     """The frames (from 1) that show a segment."""
     items = (
         frame_item(regions, frame, "SegmentIdentificationSequence")

@@ -37,16 +37,17 @@ def write_dicom(report: Report, folder: str | Path) -> list[Path]:
 
     | file | object | when |
     |---|---|---|
-    | regions-seg.dcm | binary Segmentation, a segment for each finding | there are findings |
-    | heatmap-seg.dcm | fractional Segmentation | in scope |
+    | regions-seg.dcm | binary Segmentation, a segment for each finding | findings, can be marked |
+    | heatmap-seg.dcm | fractional Segmentation | in scope, can be marked |
     | heatmap-map.dcm | Parametric Map | in scope, in a frame of reference |
     | change-map.dcm | Parametric Map | compared, in a frame of reference |
     | change-seg.dcm | fractional Segmentation: worse, better | compared, without one |
     | overlay-sc.dcm | Secondary Capture of overlay.png | always |
     | report-sr.dcm | Comprehensive SR, TID 1500 (PS3.16 A) | always |
 
-    All are put in place together, the SR last; those of an earlier report in the folder go.
-    The same studies read with the same weights give the same UIDs.
+    A file of several frames without places, and a CT or MR slice without one, cannot be marked: the
+    standard knows no segmentation of them. All are put in place together, the SR last; those of an
+    earlier report in the folder go. The same studies read with the same weights give the same UIDs.
 
     Args:
         report: of a study read from DICOM files, which must still lie where they were read.
@@ -75,17 +76,16 @@ def dicom_objects(report: Report) -> dict[str, Dataset]:
     priors = [sources_of(image) for image in dated]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sources that break the standard in ways we tolerate
-        regions = region_segmentation(report, sources)
-        made = {
-            "regions-seg.dcm": regions,
-            "heatmap-seg.dcm": heatmap_segmentation(report, sources),
-            "heatmap-map.dcm": heatmap_map(report, sources) if sources.placed else None,
-            "change-map.dcm": change_map(report, sources) if sources.placed else None,
-            "change-seg.dcm": None if sources.placed else change_segmentation(report, sources),
-            "overlay-sc.dcm": secondary_capture(report, sources),
-        }
+        made: dict[str, Dataset | None] = {}
+        if sources.can_be_marked:
+            made["regions-seg.dcm"] = region_segmentation(report, sources)
+            made["heatmap-seg.dcm"] = heatmap_segmentation(report, sources)
+        if sources.can_be_marked and sources.placed:
+            made["heatmap-map.dcm"] = heatmap_map(report, sources)
+            made["change-map.dcm"] = change_map(report, sources)
+        elif sources.can_be_marked:
+            made["change-seg.dcm"] = change_segmentation(report, sources)
+        made["overlay-sc.dcm"] = secondary_capture(report, sources)
         objects: dict[str, Dataset] = {k: v for k, v in made.items() if v is not None}
-        objects["report-sr.dcm"] = structured_report(
-            report, sources, priors, regions, list(objects.values())
-        )
+        objects["report-sr.dcm"] = structured_report(report, sources, priors, objects)
     return objects
