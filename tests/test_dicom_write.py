@@ -191,6 +191,19 @@ def test_the_structured_report_says_what_the_report_says(tmp_path: Path) -> None
     assert len(own) == len({code for code, _ in own}) >= 6  # each code has one meaning
 
 
+def test_names_and_text_keep_their_letters(tmp_path: Path) -> None:
+    path = dicom_cases.write(tmp_path / "in", dicom_cases.AXES[0], "MONOCHROME2", "slice")
+    source = pydicom.dcmread(path)
+    source.SpecificCharacterSet, source.PatientName = "ISO_IR 100", "Müller^Käthe"
+    source.save_as(path)
+    report = replace(dicom_cases.marked_report(read_image(path)), text="A lesion of 5 mm² – 日本.")
+    files = write_dicom(report, tmp_path / "out")
+    for file in files:
+        assert pydicom.dcmread(file).PatientName == "Müller^Käthe"
+    assert report.text in dicom_cases.texts(pydicom.dcmread(files[-1]))
+    check_valid(files)
+
+
 def test_the_same_read_has_the_same_uids_and_other_weights_have_others(tmp_path: Path) -> None:
     def uids(report: Report, name: str) -> set[str]:
         made = [pydicom.dcmread(f) for f in write_dicom(report, tmp_path / name)]

@@ -22,7 +22,7 @@ _OWNER = (
 # What it is identified and laid out by; of a patient's file nothing else is copied.
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _KEPT = (
-    "SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription", "PatientAge", "Modality",
+    "IssuerOfPatientID", "StudyDescription", "PatientAge", "Modality",
     "Laterality", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", "PixelSpacing",
     "SliceThickness", "PatientOrientation",
 )  # fmt: skip
