@@ -191,6 +191,17 @@ def test_the_structured_report_says_what_the_report_says(tmp_path: Path) -> None
     assert len(own) == len({code for code, _ in own}) >= 6  # each code has one meaning
 
 
+def test_the_structured_report_names_the_instances_of_the_prior(tmp_path: Path) -> None:
+    report = case(tmp_path, "slice")
+    path = dicom_cases.write(tmp_path / "before", dicom_cases.AXES[5], "MONOCHROME2", "slice")
+    before = read_image(path)
+    dates = replace(report.study, priors=(Study(before),))
+    made = pydicom.dcmread(write_dicom(replace(report, study=dates), tmp_path / "out")[-1])
+    (other,) = made.PertinentOtherEvidenceSequence
+    assert other.StudyInstanceUID == before.source.study_instance_uid
+    assert set(before.source.sop_instance_uids) == referred(other)
+
+
 def test_names_and_text_keep_their_letters(tmp_path: Path) -> None:
     path = dicom_cases.write(tmp_path / "in", dicom_cases.AXES[0], "MONOCHROME2", "slice")
     source = pydicom.dcmread(path)
