@@ -186,7 +186,7 @@ def test_the_structured_report_says_what_the_report_says(tmp_path: Path) -> None
     own = {
         (item.CodeValue, item.CodeMeaning)
         for item in (e for s in made.iterall() if s.VR == "SQ" for e in s.value)
-        if item.get("CodingSchemeDesignator") == "99MEDICAD"
+        if "CodeValue" in item and item.CodingSchemeDesignator == "99MEDICAD"
     }
     assert len(own) == len({code for code, _ in own}) >= 6  # each code has one meaning
 

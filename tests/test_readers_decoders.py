@@ -42,7 +42,7 @@ def second(path: Path, folder: Path) -> tuple[Dataset, np.ndarray] | None:
     if done.returncode:
         return None
     ds = pydicom.dcmread(plain)
-    if ds.BitsAllocated not in (8, 16, 32):
+    if ds.BitsAllocated not in (8, 16, 32) or ds.PhotometricInterpretation.startswith("YBR"):
         return None
     kind = "<i" if ds.PixelRepresentation else "<u"
     values = np.frombuffer(ds.PixelData, f"{kind}{ds.BitsAllocated // 8}")
@@ -102,7 +102,7 @@ def quiet() -> None:
 
 def test_pydicoms_files_have_the_pixels_of_the_second_decoder(tmp_path: Path) -> None:
     counts, differ = compare(sorted(PYDICOM.glob("*.dcm")), tmp_path)
-    assert differ == [] and counts["compared"] >= 50
+    assert differ == [] and counts["compared"] >= 50, counts
 
 
 def test_public_files_have_the_pixels_of_the_second_decoder(
@@ -110,4 +110,4 @@ def test_public_files_have_the_pixels_of_the_second_decoder(
 ) -> None:
     files = sorted(p for p in (shared_data / "dicom").rglob("*") if p.is_file())
     counts, differ = compare(files, tmp_path)
-    assert differ == [] and counts["compared"] >= 100
+    assert differ == [] and counts["compared"] >= 100, counts
