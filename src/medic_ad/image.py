@@ -28,7 +28,9 @@ class Source:
     """Where an image came from and how it was read.
 
     `sha256` is the hash of the file's bytes; for a series, of the concatenated hexadecimal
-    hashes of its files in slice order.  `notes` are sentences on every choice the reader made.
+    hashes of its files in slice order.  `sop_instance_uids` are in slice order too; `frames` are
+    the numbers (from 1) that the slices have in the one file of several frames that holds them.
+    `notes` are sentences on every choice the reader made.
     """
 
     path: str
@@ -37,6 +39,7 @@ class Source:
     patient_id: str | None = None
     study_date: datetime.date | None = None
     sop_instance_uids: tuple[str, ...] = ()
+    frames: tuple[int, ...] = ()
     series_instance_uid: str | None = None
     study_instance_uid: str | None = None
     frame_of_reference_uid: str | None = None
@@ -58,7 +61,7 @@ class Image:
         spacing_mm: millimetres between pixel centres along each axis of `pixels`, or None.
         modality: DICOM code ("MR", "CT", "CR", "DX"), or None when unknown.
         body_part: DICOM term in upper case ("BRAIN", "CHEST"), or None when unknown.
-        window: centre and width that the file declares for display, in the units of `pixels`.
+        window: centre and width for display, in the units of `pixels`; a note says whose they are.
         directions: letters (of L R A P H F) towards which the columns (+w) and the rows (+h)
             run, where a file without position says so (radiographs); not needed with an affine.
         source: the file it came from.

@@ -98,15 +98,6 @@ def decode(dataset: Dataset, name: str) -> Frames:
     return Frames(pixels, mirror, tuple(rescales), tuple(notes))
 
 
-def display_window(dataset: Dataset, mirror: float | None) -> tuple[float, float] | None:
-    """Centre and width of the first VOI window of the first frame, None when not declared."""
-    holder = frame_item(dataset, 0, "FrameVOILUTSequence") or dataset
-    centre, width = (_first(holder.get(key)) for key in ("WindowCenter", "WindowWidth"))
-    if centre is None or width is None or not width > 0:
-        return None
-    return (centre if mirror is None else mirror - centre), width
-
-
 def kind_of(dataset: Dataset) -> str:
     """What a file calls itself, for messages."""
     uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
@@ -152,7 +143,7 @@ def _to_units(
     item = frame_item(dataset, frame, "PixelValueTransformationSequence") or dataset
     if dataset.get("ModalityLUTSequence"):
         return apply_modality_lut(stored, dataset), None
-    slope, intercept = (_first(item.get(key)) for key in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = (first_number(item.get(key)) for key in ("RescaleSlope", "RescaleIntercept"))
     if slope is None or intercept is None or (slope, intercept) == (1.0, 0.0):
         return stored, None
     return stored * slope + intercept, (slope, intercept)
@@ -173,7 +164,7 @@ def _holds_padding(dataset: Dataset, stored: NDArray[Any]) -> bool:
     return isinstance(value, int) and bool((stored == value).any())
 
 
-def _first(value: Any) -> float | None:
+def first_number(value: Any) -> float | None:
     """The first number of a value that may be multiple, text or absent."""
     if value is None:
         return None
