@@ -225,6 +225,21 @@ def lesion_mask(
     return mask
 
 
+def label_findings(
+    heatmap: np.ndarray, threshold: float, findings: Sequence[Finding]
+) -> np.ndarray:
+    """Where each finding lies: uint16 on the heatmap's grid, n within the n-th of `findings`.
+
+    Args:
+        findings: those that `find` gave of this heatmap and threshold.
+    """
+    number = {(f.box, f.centroid): n for n, f in enumerate(findings, start=1)}
+    labels = np.zeros(heatmap.shape, np.uint16)
+    for region in _regions(heatmap, threshold, MINIMUM_AREA_PX):
+        labels[region.slice][region.image] = number[_box(region), _centroid(region)]
+    return labels
+
+
 def _regions(heatmap: np.ndarray, threshold: float, least: int) -> Iterator[Any]:
     """Connected regions whose largest slice has at least this many pixels."""
     labels = label_components(heatmap >= threshold, connectivity=heatmap.ndim)
@@ -243,12 +258,12 @@ def _finding(region: Any, heatmap: np.ndarray, image: Image) -> Finding:
         if spacing is not None:
             volume_ml = float(mask.sum() * np.prod(spacing) / 1000.0)
     area_px = int(plane.sum())
-    centroid = tuple(float(c) for c in region.centroid)
+    centroid = _centroid(region)
     height, width = image.grid[-2:]
     cell = cell_of(centroid[-2], centroid[-1], (height, width))
     return Finding(
         score=float(heatmap[region.slice][mask].max()),
-        box=tuple(int(b) for b in region.bbox),
+        box=_box(region),
         centroid=centroid,
         area_px=area_px,
         voxels=int(mask.sum()),
@@ -261,6 +276,14 @@ def _finding(region: Any, heatmap: np.ndarray, image: Image) -> Finding:
         location=_location(cell, image),
         cell=cell,
     )
+
+
+def _box(region: Any) -> tuple[int, ...]:
+    return tuple(int(b) for b in region.bbox)
+
+
+def _centroid(region: Any) -> tuple[float, ...]:
+    return tuple(float(c) for c in region.centroid)
 
 
 def longest_mm(mask: np.ndarray, spacing: Sequence[float]) -> float:

@@ -27,7 +27,9 @@ class Source:
     """Where an image came from and how it was read.
 
     `sha256` is the hash of the file's bytes; for a series, of the concatenated hexadecimal
-    hashes of its files in slice order.  `notes` are sentences on every choice the reader made.
+    hashes of its files in slice order.  `sop_instance_uids` are in slice order too; `frames` are
+    the numbers (from 1) that the slices have in the one file of several frames that holds them.
+    `notes` are sentences on every choice the reader made.
     """
 
     path: str
@@ -36,6 +38,7 @@ class Source:
     patient_id: str | None = None
     study_date: datetime.date | None = None
     sop_instance_uids: tuple[str, ...] = ()
+    frames: tuple[int, ...] = ()
     series_instance_uid: str | None = None
     study_instance_uid: str | None = None
     frame_of_reference_uid: str | None = None

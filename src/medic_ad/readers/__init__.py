@@ -81,9 +81,9 @@ def _read(path: Path, modality: str | None) -> Image:
         ) from error
     if not head:
         raise ReadError(f"{path}: expected {_KINDS}, came an empty file; copy it again.")
-    from medic_ad.readers import dicom, nifti, raster
+    from medic_ad.readers import dicom, dicom_files, nifti, raster
 
-    if dicom.is_dicom(head):
+    if dicom_files.is_dicom(head):
         return dicom.read_file(path)
     if (kind := raster.kind_of(head)) is not None:
         return raster.read_raster(path, kind)

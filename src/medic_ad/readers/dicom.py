@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from medic_ad.errors import MedicADError, ReadError, StudyError
 from medic_ad.image import Image, Source, check_grid
 from medic_ad.readers.common import cause, sha256_of
+from medic_ad.readers.dicom_files import DicomFile, files_in, open_file
 from medic_ad.readers.dicom_geometry import lone_affine, planes_of, projection_spacing, stack
 from medic_ad.readers.dicom_pixels import decode, display_window, kind_of
 
@@ -39,32 +40,13 @@ _TELL_APART = (
 _NOT_PICTURES = {"SEG": "a segmentation", "RTDOSE": "a dose grid"}
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    header: Dataset
-
-    @property
-    def frames(self) -> int:
-        return int(self.header.get("NumberOfFrames") or 1)
-
-
-def is_dicom(head: bytes) -> bool:
-    """Whether a file starts as DICOM does: with its preamble, or at once with group 2 or 8."""
-    if head[128:132] == b"DICM":
-        return True
-    little = head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"
-    big = head[:2] in (b"\0\x02", b"\0\x08") and head[2:3] == b"\0"
-    return len(head) > 8 and (little or big)
-
-
 def read_file(path: Path) -> Image:
     """Read one DICOM file: an image, or a volume of several frames.
 
     Raises:
         ReadError: if it holds no picture of a patient that can be decoded.
     """
-    return _guarded(path, lambda: _assemble(path, [_open(path)], []))
+    return _guarded(path, lambda: _assemble(path, [open_file(path)], []))
 
 
 def read_series(folder: Path) -> Image:
@@ -98,25 +80,9 @@ def _guarded(path: Path, read: Callable[[], Image]) -> Image:
     return replace(image, source=replace(source, notes=(*source.notes, *notes)))
 
 
-def _open(path: Path) -> _File:
-    try:
-        return _File(path, pydicom.dcmread(path, stop_before_pixels=True, force=True))
-    except Exception as error:  # as above; of a folder's files, name the one
-        raise ReadError(
-            f"{path}: expected a complete DICOM file, came one whose header cannot be read "
-            f"({cause(error)}); copy or export it again."
-        ) from error
-
-
-def _starts_as_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return is_dicom(file.read(132))
-
-
 def _read_series(folder: Path) -> Image:
     notes: list[str] = []
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    files = [_open(path) for path in paths if _starts_as_dicom(path)]
+    paths, files = files_in(folder)
     if other := len(paths) - len(files):
         notes.append(f"{other} file(s) that are not DICOM left out")
     pictures = [
@@ -165,7 +131,7 @@ def _check_one_series(folder: Path, headers: list[Dataset]) -> None:
         )
 
 
-def _check_picture(file: _File, first: Dataset) -> None:
+def _check_picture(file: DicomFile, first: Dataset) -> None:
     """Refuse what is no picture by its header, before any pixel is decoded."""
     header = file.header
     if (what := _NOT_PICTURES.get(str(header.get("Modality")))) is not None:
@@ -190,7 +156,7 @@ def _check_picture(file: _File, first: Dataset) -> None:
         )
 
 
-def _assemble(path: Path, files: list[_File], notes: list[str]) -> Image:
+def _assemble(path: Path, files: list[DicomFile], notes: list[str]) -> Image:
     """Files of one series -> Image: geometry from the headers first, then pixel data."""
     first = files[0].header
     for file in files:
@@ -225,7 +191,11 @@ def _assemble(path: Path, files: list[_File], notes: list[str]) -> Image:
     window = display_window(first, mirror)
     if window is not None:
         notes.append(f"declares the window centre {window[0]:g}, width {window[1]:g}")
-    ordered = dict.fromkeys(owner[index][0] for (index,) in layout.places)
+    shown = [owner[index] for (index,) in layout.places]  # file and frame of each slice
+    ordered = dict.fromkeys(number for number, _ in shown)
+    source = _source(path, [files[number] for number in ordered], notes)
+    if len(files) == 1 and len(shown) > 1:
+        source = replace(source, frames=tuple(frame + 1 for _, frame in shown))
     return Image(
         pixels=pixels[0] if len(layout.places) == 1 else pixels,
         affine=layout.affine,
@@ -234,12 +204,12 @@ def _assemble(path: Path, files: list[_File], notes: list[str]) -> Image:
         body_part=(_text(first, "BodyPartExamined") or "").upper() or None,
         window=window,
         directions=None if layout.affine is not None else _directions(first),
-        source=_source(path, [files[number] for number in ordered], notes),
+        source=source,
     )
 
 
 def _two_at_one_place(
-    path: Path, number: int, one: tuple[_File, int], other: tuple[_File, int]
+    path: Path, number: int, one: tuple[DicomFile, int], other: tuple[DicomFile, int]
 ) -> ReadError:
     """Which two images lie at one place, and what tells them apart."""
     (a, first), (b, second) = one, other
@@ -267,7 +237,7 @@ class _Layout:
     notes: tuple[str, ...]
 
 
-def _lay_out(path: Path, files: list[_File]) -> _Layout:
+def _lay_out(path: Path, files: list[DicomFile]) -> _Layout:
     planes = [plane for file in files for plane in planes_of(file.header)]
     known = [plane for plane in planes if plane is not None]
     in_order = tuple((index,) for index in range(len(planes)))
@@ -294,7 +264,7 @@ def _lay_out(path: Path, files: list[_File]) -> _Layout:
     return _Layout(in_order, None, None, (note,))
 
 
-def _source(path: Path, files: list[_File], notes: list[str]) -> Source:
+def _source(path: Path, files: list[DicomFile], notes: list[str]) -> Source:
     header = files[0].header
     hashes = [sha256_of(file.path) for file in files]
     joined = hashlib.sha256("".join(hashes).encode()).hexdigest()

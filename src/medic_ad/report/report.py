@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from medic_ad.course import StudyCourse
-from medic_ad.errors import MedicADError
 from medic_ad.finding import Change, Finding
 from medic_ad.report.document import document
+from medic_ad.report.files import put_files
 from medic_ad.report.rules import check
 from medic_ad.report.schema import SCHEMA_NAME, validate
 from medic_ad.study import Study
@@ -89,21 +86,13 @@ class Report:
         """
         from medic_ad.report.figure import overlay_png
 
-        target = Path(folder)
         contents = {
             "overlay.png": overlay_png(self),
             "heatmap.npz": self._arrays(),
             "report.html": self.to_html().encode(),
             JSON_NAME: self.to_json().encode(),
         }
-        try:
-            _put(contents, target)
-        except OSError as error:
-            raise MedicADError(
-                f"The report could not be written to '{target}': {error.strerror}; give a folder "
-                f"that can be written to."
-            ) from error
-        return target
+        return put_files(contents, folder)
 
     def _arrays(self) -> bytes:
         image = self.study.image
@@ -119,22 +108,3 @@ class Report:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         return buffer.getvalue()
-
-
-def _put(contents: dict[str, bytes], target: Path) -> None:
-    """Write files beside the target, then move them in; the last name given marks completion."""
-    target = target.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    staging.mkdir()
-    try:
-        for name, content in contents.items():
-            (staging / name).write_bytes(content)
-        if not target.exists():
-            os.rename(staging, target)
-            return
-        (target / next(reversed(contents))).unlink(missing_ok=True)
-        for name in contents:
-            os.replace(staging / name, target / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
