@@ -143,6 +143,34 @@ def read(
 
 
 @app.command()
+def deidentify(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN", parser=given_path, help="DICOM file, or folder of them."),
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", parser=given_path, help="New folder for the images.")
+    ],
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            parser=given_path,
+            metavar="FILE",
+            help="Secret that gives a patient the same new id and dates again; made if not there.",
+        ),
+    ] = None,
+) -> None:
+    """Write DICOM images without patients' identities, dates shifted (PS3.15 basic profile)."""
+    with extra("deidentify"):
+        from medic_ad.deidentify.run import deidentify as write_images
+    from medic_ad.cli_show import show_deidentified
+
+    with hushed():
+        outcome = write_images(source, out, key)
+    show_deidentified(outcome)
+
+
+@app.command()
 def demo(
     out: Annotated[
         Path,

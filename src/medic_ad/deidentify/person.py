@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import hmac
+import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ def read_key(path: Path | None) -> bytes:
         return secrets.token_bytes(KEY_BYTES)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", opener=_private) as file:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(secrets.token_hex(KEY_BYTES) + "\n")
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii").strip())
@@ -39,12 +40,6 @@ def read_key(path: Path | None) -> bytes:
             "else; give a path that does not exist to have a key made."
         )
     return key
-
-
-def _private(path: str, flags: int) -> int:
-    import os
-
-    return os.open(path, flags, 0o600)
 
 
 @dataclass(frozen=True)

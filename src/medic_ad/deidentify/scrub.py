@@ -63,7 +63,9 @@ def scrub(dataset: Dataset, person: Person, codes_of: tuple = ()) -> list[Action
     return [*actions, Action("(0002,xxxx)", "", "file meta information and preamble made anew")]
 
 
-def _scrub(dataset: Dataset, person: Person, above: str, all_text: bool = False) -> Iterator[Action]:
+def _scrub(
+    dataset: Dataset, person: Person, above: str, all_text: bool = False
+) -> Iterator[Action]:
     for element in list(dataset):
         action, name = action_of(element), f"{above}{element.tag}"
         if all_text and action == KEEP and element.VR not in ("SQ", "UI"):
@@ -138,10 +140,11 @@ def _repeats(dataset: Dataset, identifiers: set[str], above: str) -> Iterator[Ac
         if element.VR == "SQ":
             for number, item in enumerate(element.value):
                 yield from _repeats(item, identifiers, f"{above}{element.tag}[{number}]/")
-        elif element.VR in _WORDS and element.keyword != "Modality":
-            if any(pattern.search(str(value)) for value in _values(element)):
-                element.value = None
-                yield Action(f"{above}{element.tag}", element.keyword, REPEATS)
+            continue
+        words = _values(element) if element.VR in _WORDS and element.keyword != "Modality" else []
+        if any(pattern.search(str(word)) for word in words):
+            element.value = None
+            yield Action(f"{above}{element.tag}", element.keyword, REPEATS)
 
 
 def _declare(dataset: Dataset, further: tuple) -> None:

@@ -1,4 +1,4 @@
-"""Node: /health and /metrics over HTTP; every figure is read from the queue when it is asked for."""
+"""Node: /health and /metrics over HTTP; figures are read from the queue when they are asked."""
 
 from __future__ import annotations
 

@@ -16,7 +16,9 @@ from medic_ad.study import Study, read_study
 MOST_SERIES = 4  # of one earlier study that are fetched to find the one that fits
 
 
-def study_with_priors(images: Path, peer: Peer | None, most: int, folder: Path, message: int) -> Study:
+def study_with_priors(
+    images: Path, peer: Peer | None, most: int, folder: Path, message: int
+) -> Study:
     """Read a unit, and with an archive its most recent priors that can be compared with it.
 
     Args:

@@ -1,7 +1,7 @@
 """Node: the durable queue, one SQLite file; what was accepted stays until it is done or dead.
 
-An instance is known by a hash of its SOP Instance UID, a unit of reading (the slices of a series, or
-a single image) by a hash of its UID. A job is one unit read with one set of weights.
+An instance is known by a hash of its SOP Instance UID, a unit of reading (the slices of a series,
+or a single image) by a hash of its UID. A job is one unit read with one set of weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Node: the DICOM door; an image is answered with success once it is on the disk and in the queue."""
+"""Node: the DICOM door; success is answered once an image is on the disk and in the queue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydicom.uid import (
     EnhancedMRImageStorage,
     MRImageStorage,
 )
-from pynetdicom import ALL_TRANSFER_SYNTAXES, AE, evt
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,8 @@ class Node:
         self.receiver = Receiver(settings, self.queue, self.store)
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload([work.__module__])  # imports are paid for once
-        self.stop_workers = self.context.Event()
         self.workers: list[ForkServerProcess] = []
+        self.pipes: list[Connection] = []  # while its pipe is open, a worker goes on
         self.restarts = 0
         self.stopping = False
 
@@ -82,7 +83,8 @@ class Node:
         """Work until the event is set, then finish what is under way within the grace."""
         self.store.clean()
         recovered = self.queue.recover()
-        self.workers = [self._start_worker() for _ in range(self.settings.workers)]
+        for _ in range(self.settings.workers):
+            self._start_worker()
         http = serve_metrics(
             self.settings.http_host, self.settings.http_port, self.queue, self.health
         )
@@ -111,20 +113,24 @@ class Node:
             **self.queue.counts(),
         }
 
-    def _start_worker(self) -> ForkServerProcess:
-        arguments = (self.settings, self.weights, self.stop_workers)
+    def _start_worker(self) -> None:
+        theirs, ours = self.context.Pipe(duplex=False)
+        arguments = (self.settings, self.weights, theirs)
         worker = self.context.Process(target=work, args=arguments, daemon=True)
         worker.start()
-        return worker
+        theirs.close()
+        self.workers.append(worker)
+        self.pipes.append(ours)
 
     def _look_after_workers(self) -> None:
-        for number, worker in enumerate(self.workers):
-            if worker.is_alive():
-                continue
+        for worker in [w for w in self.workers if not w.is_alive()]:
             released = self.queue.release(worker.pid or 0)
             log("worker ended", level=logging.ERROR, exit=worker.exitcode, released=released)
+            number = self.workers.index(worker)
+            del self.workers[number]
+            self.pipes.pop(number).close()
             self.restarts += 1
-            self.workers[number] = self._start_worker()
+            self._start_worker()
 
     def _purge(self) -> None:
         before = time.time() - self.settings.keep_days * DAY_SECONDS
@@ -136,7 +142,8 @@ class Node:
     def _end(self) -> None:
         self.stopping = True
         deadline = time.monotonic() + self.settings.grace
-        self.stop_workers.set()
+        for pipe in self.pipes:
+            pipe.close()
         self.receiver.close()
         while self.receiver.busy and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)

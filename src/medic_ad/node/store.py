@@ -1,9 +1,9 @@
 """Node: the files beside the queue; a name that does not start with a dot is a whole file.
 
-    incoming/UNIT/INSTANCE.dcm      accepted images
-    fetched/MESSAGE/SERIES/*.dcm    priors of a job under way
-    results/JOB-REVISION/*.dcm      results, kept until they are sent and for `keep_days`
-    dead/JOB/                       reason.json, and the images as links
+incoming/UNIT/INSTANCE.dcm      accepted images
+fetched/MESSAGE/SERIES/*.dcm    priors of a job under way
+results/JOB-REVISION/*.dcm      results, kept until they are sent and for `keep_days`
+dead/JOB/                       reason.json, and the images as links
 """
 
 from __future__ import annotations
@@ -56,14 +56,15 @@ class Store:
         if not folder.is_dir():
             staging = folder.with_name(f".{folder.name}")
             _remove(staging)
-            staging.mkdir()
-            write(staging)
-            for file in staging.rglob("*"):
+            made = staging / "made"
+            made.mkdir(parents=True)
+            write(made)
+            for file in (*made.iterdir(), made):
                 _sync(file)
-            _sync(staging)
-            os.rename(staging, folder)
+            os.rename(made, folder)
             _sync(folder.parent)
-        return sorted(folder.rglob("*.dcm"))
+            _remove(staging)
+        return sorted(folder.glob("*.dcm"))
 
     def bury(self, job: Job, reason: str) -> None:
         """Put the reason, and the images as links, where a person looks for what went wrong."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import time
 import warnings
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from medic_ad.dicom.write import write_dicom
@@ -26,21 +25,23 @@ IDLE_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 3600.0
 
 
-def work(settings: NodeArguments, weights: str, stop: Event) -> None:
-    """Work until told to stop, or until the node's main process is gone."""
+def work(settings: NodeArguments, weights: str, alive: Connection) -> None:
+    """Work until the main process closes the other end of a pipe, or is gone itself.
+
+    A pipe has no lock that a killed worker could take with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the main process sees to it
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     start_logs()
     worker = Worker(settings, weights)
     log("worker ready", worker=os.getpid())
-    parent = multiprocessing.parent_process()
-    while not stop.is_set() and (parent is None or parent.is_alive()):
+    wait = 0.0
+    while not alive.poll(wait):
         job = worker.queue.claim(os.getpid())
-        if job is None:
-            stop.wait(IDLE_SECONDS)
-        else:
+        if job is not None:
             worker.do(job)
+        wait = IDLE_SECONDS if job is None else 0.0
 
 
 class Worker:
