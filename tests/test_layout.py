@@ -35,6 +35,8 @@ ROAD = (  # upstream first; a package counts as one
     "course",
     "change",
     "report",
+    "dicom",
+    "fhir",
     "road",
     "node",
     "data",
@@ -63,10 +65,12 @@ MAY_IMPORT = {  # narrower than the order: what each of these may know of the pa
     "lesions": {"errors", "finding", "links"},
     "course": {"errors", "finding", "image", "lesions", "links"},
     "report": {"course", "errors", "finding", "image", "lesions", "study", "words"},
+    "dicom": {"errors", "finding", "image", "readers", "report"},
+    "fhir": {"dicom", "finding", "report"},
     "data": {"errors", "readers", "words"},
 }
 NO_TORCH = ("image", "readers", "study", "registration", "align", "finding", "links", "lesions",
-            "course", "report", "data")  # fmt: skip
+            "course", "report", "dicom", "fhir", "data")  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "scipy", "SimpleITK", "pydicom", "nibabel", "matplotlib",
          "PIL", "pyarrow", "skimage", "sklearn", "pandas", "monai"}  # fmt: skip
 

@@ -224,7 +224,7 @@ def test_folder_without_dicom_and_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ReadError) as caught:
         read_image(tmp_path / "empty")
-    assert said(caught)[:2] == ("a folder with the files of one DICOM series", "0 file(s)")
+    assert said(caught)[:2] == ("the files of one DICOM series", "0 file(s)")
 
 
 def test_single_slice_has_hounsfield_units_place_and_identity() -> None:

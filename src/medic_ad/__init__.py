@@ -14,6 +14,8 @@ _HOME = {
     "Study": "medic_ad.study",
     "read": "medic_ad.road",
     "Report": "medic_ad.report.report",
+    "write_dicom": "medic_ad.dicom.write",
+    "write_fhir": "medic_ad.fhir",
     "Image": "medic_ad.image",
     "Finding": "medic_ad.finding",
     "Change": "medic_ad.finding",

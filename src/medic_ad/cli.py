@@ -116,6 +116,20 @@ def read(
             parser=given_path, metavar="DIR", help="Save the report (HTML, JSON, pictures) here."
         ),
     ] = None,
+    dicom: Annotated[
+        Path | None,
+        typer.Option(
+            parser=given_path,
+            metavar="DIR",
+            help="Write it as DICOM objects of the study: SEG, maps, SR, picture.",
+        ),
+    ] = None,
+    fhir: Annotated[
+        Path | None,
+        typer.Option(
+            parser=given_path, metavar="DIR", help="Write it as FHIR bundles, R5 and R4B."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON, nothing else.")
     ] = False,
@@ -127,6 +141,13 @@ def read(
 
     with hushed():
         study = read_study(current, prior or None, modality, body_part, date)
+    if dicom is not None or fhir is not None:
+        from medic_ad.dicom.sources import sources_of
+
+        sources_of(study.image)  # refused before the work, not after it
+    if fhir is not None:
+        with extra("fhir"):
+            from medic_ad.fhir import write_fhir
     from medic_ad.cli_show import show_report, track_slices
     from medic_ad.load import load_model
     from medic_ad.road import read as read_with
@@ -134,12 +155,21 @@ def read(
     track = iter if as_json else track_slices
     report = read_with(study, load_model(model, device), ask, track)
     folder = None if out is None else report.save(out)
+    written = []
+    if dicom is not None:
+        from medic_ad.dicom import write_dicom
+
+        written += write_dicom(report, dicom)
+    if fhir is not None:
+        written += write_fhir(report, fhir)
     if as_json:
         typer.echo(report.to_json(), nl=False)
     else:
         show_report(report)
     if folder is not None:
         typer.echo(f"Report: {folder / 'report.html'}", err=as_json)
+    for path in written:
+        typer.echo(f"Written: {path}", err=as_json)
 
 
 @app.command()

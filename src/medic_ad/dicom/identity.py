@@ -45,7 +45,7 @@ def instance(report: Report, series: str, kind: str, number: int) -> dict[str, A
         "instance_number": number,
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": record["model"][:64],
-        "software_versions": (record["medic_ad"],),
+        "software_versions": record["medic_ad"],
         "device_serial_number": record["weights_sha256"],
     }
 
@@ -75,31 +75,25 @@ def parameters(report: Report) -> dict[str, str]:
 def trackings(report: Report) -> list[tuple[str, str]]:
     """Tracking identifier and UID of each finding, the same for one lesion on all its dates.
 
-    The UID follows from the image on which the lesion was first seen and its place there, so it
-    stays while the same first date is given; without a course that is the date itself.
+    The UID follows from the image on which the lesion was first seen and its place and size there,
+    so it stays while that date is among those given; without a course that is the date itself.
     """
     own = identity(report.study)
     if report.course is None:
-        places = [finding.centroid for finding in report.findings]
-        return [(f"lesion {n}", _tracking(own, at)) for n, at in enumerate(places, start=1)]
+        found = enumerate(report.findings, start=1)
+        return [(f"lesion {n}", uid_of("lesion", own, _mark(item))) for n, item in found]
     dates = [identity(study) for study in (*report.study.priors, report.study)]
     history = report.course.lesions.history()
-    number_at = {_place(i.centroid): i.number for i in report.course.lesions.lesions[-1]}
+    number_at = {_mark(lesion): lesion.number for lesion in report.course.lesions.lesions[-1]}
     out = []
     for finding in report.findings:
-        number = number_at[_place(finding.centroid)]
-        first = next(i for i, lesion in enumerate(history[number]) if lesion is not None)
-        lesion = history[number][first]
-        at = finding.centroid if lesion is None else lesion.centroid
-        out.append((f"lesion {number}", _tracking(dates[first], at)))
+        number = number_at[_mark(finding)]
+        date, first = next(item for item in zip(dates, history[number], strict=True) if item[1])
+        out.append((f"lesion {number}", uid_of("lesion", date, _mark(first))))
     return out
 
 
-def _tracking(image: str, centroid: tuple[float, ...]) -> str:
-    return uid_of("lesion", image, _place(centroid))
-
-
-def _place(centroid: tuple[float, ...]) -> str:
-    """A place to a tenth of a voxel; a slice by itself is slice 0."""
-    middle = (0.0,) * (3 - len(centroid)) + tuple(centroid)
-    return " ".join(f"{value:.1f}" for value in middle)
+def _mark(seen: Any) -> str:
+    """Place and size of a finding or a lesion; a slice by itself is slice 0."""
+    middle = (0.0,) * (3 - len(seen.centroid)) + tuple(seen.centroid)
+    return " ".join(f"{value:.1f}" for value in (*middle, seen.voxels))

@@ -107,18 +107,21 @@ def sources_of(image: Image) -> Sources:
         )
     headers = source_headers(source)
     for header in headers:
-        missing = [keyword for keyword in _UIDS if not header.get(keyword)]
+        missing = [keyword for keyword in _UIDS if not _is_uid(header.get(keyword))]
         if missing:
             raise MedicADError(
-                f"{source.path}: expected DICOM instances with all their UIDs, came one without "
-                f"{', '.join(missing)}; results cannot refer to it, so save them with --out."
+                f"{source.path}: expected DICOM instances with all their UIDs, came one without a "
+                f"valid {', '.join(missing)}; results cannot refer to it, so save them with --out."
             )
     if len(headers) > 1 and any(int(h.get("NumberOfFrames") or 1) > 1 for h in headers):
         raise MedicADError(
             f"{source.path}: expected slices of one frame each or one file of several frames, came "
             f"{len(headers)} files of several frames; give one of them."
         )
-    placed = image.affine is not None and source.frame_of_reference_uid is not None
+    space = source.frame_of_reference_uid
+    # Some files name their study and their space by one UID, which is then neither's.
+    own = _is_uid(space) and space not in (source.study_instance_uid, source.series_instance_uid)
+    placed = image.affine is not None and own
     return Sources(tuple(_reduced(h, placed) for h in headers), source.frames, placed)
 
 
@@ -141,6 +144,11 @@ def _reduced(header: Dataset, placed: bool) -> Dataset:
     if min(out.get("PixelSpacing") or [1]) <= 0:
         del out.PixelSpacing
     return out
+
+
+def _is_uid(text: str | None) -> bool:
+    """Whether a text is a UID of a root that exists (PS3.5 9.1)."""
+    return bool(text) and uid.UID(str(text)).is_valid and str(text)[0] in "012"
 
 
 def _valid(element: Any) -> bool:

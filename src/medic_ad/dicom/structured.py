@@ -61,7 +61,7 @@ def structured_report(
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    evidence = [*sources.headers, *others.values(), *(h for prior in priors for h in prior.headers)]
+    evidence = [*others.values(), *sources.headers, *(h for p in priors for h in p.headers)]
     made = sr.ComprehensiveSR(
         evidence=evidence,
         content=content[0],

@@ -24,11 +24,11 @@ _KINDS = "a DICOM, NIfTI, PNG, JPEG or TIFF file"
 def read_image(
     path: str | os.PathLike[str], modality: str | None = None, body_part: str | None = None
 ) -> Image:
-    """Read one file, or one folder with the files of a DICOM series.
+    """Read one file, or one DICOM series in a folder, a zip file or a DICOMDIR.
 
     Args:
         path: a DICOM, NIfTI (`.nii`, `.nii.gz`), PNG, JPEG or TIFF file, told by its content,
-            or a folder with one DICOM series.
+            or a folder, zip file or DICOMDIR with one DICOM series.
         modality: DICOM code, for what the file does not say; NIfTI needs it.
         body_part: DICOM term, for what the file does not say.
 
@@ -81,8 +81,10 @@ def _read(path: Path, modality: str | None) -> Image:
         ) from error
     if not head:
         raise ReadError(f"{path}: expected {_KINDS}, came an empty file; copy it again.")
-    from medic_ad.readers import dicom, dicom_files, nifti, raster
+    from medic_ad.readers import archive, dicom, dicom_files, nifti, raster
 
+    if archive.is_zip(head):
+        return dicom.read_series(path)
     if dicom_files.is_dicom(head):
         return dicom.read_file(path)
     if (kind := raster.kind_of(head)) is not None:

@@ -17,7 +17,13 @@ from pydicom.dataset import Dataset
 from medic_ad.errors import MedicADError, ReadError, StudyError
 from medic_ad.image import Image, Source, check_grid
 from medic_ad.readers.common import cause, sha256_of
-from medic_ad.readers.dicom_files import DicomFile, files_in, open_file
+from medic_ad.readers.dicom_files import (
+    DicomFile,
+    files_among,
+    is_directory,
+    open_file,
+    series_paths,
+)
 from medic_ad.readers.dicom_geometry import lone_affine, planes_of, projection_spacing, stack
 from medic_ad.readers.dicom_pixels import decode, display_window, kind_of
 
@@ -41,16 +47,21 @@ _NOT_PICTURES = {"SEG": "a segmentation", "RTDOSE": "a dose grid"}
 
 
 def read_file(path: Path) -> Image:
-    """Read one DICOM file: an image, or a volume of several frames.
+    """Read one DICOM file: an image, a volume of several frames, or a DICOMDIR of one series.
 
     Raises:
         ReadError: if it holds no picture of a patient that can be decoded.
     """
-    return _guarded(path, lambda: _assemble(path, [open_file(path)], []))
+
+    def read() -> Image:
+        file = open_file(path)
+        return _read_series(path) if is_directory(file.header) else _assemble(path, [file], [])
+
+    return _guarded(path, read)
 
 
 def read_series(folder: Path) -> Image:
-    """Read the one DICOM series that lies in a folder, in the order of its positions.
+    """Read the one DICOM series that lies in a folder or a zip file, in the order of its positions.
 
     Raises:
         ReadError: if there is no series, or its slices do not make one volume.
@@ -81,8 +92,13 @@ def _guarded(path: Path, read: Callable[[], Image]) -> Image:
 
 
 def _read_series(folder: Path) -> Image:
+    with series_paths(folder) as paths:
+        return _read_files(folder, paths)
+
+
+def _read_files(folder: Path, paths: list[Path]) -> Image:
     notes: list[str] = []
-    paths, files = files_in(folder)
+    files = files_among(paths)
     if other := len(paths) - len(files):
         notes.append(f"{other} file(s) that are not DICOM left out")
     pictures = [
@@ -96,7 +112,7 @@ def _read_series(folder: Path) -> Image:
     if not slices:
         came = f"{len(paths)} file(s)" + (f" ({'; '.join(notes)})" if notes else "")
         raise ReadError(
-            f"{folder}: expected a folder with the files of one DICOM series, came {came}; give "
+            f"{folder}: expected the files of one DICOM series, came {came}; give "
             "the folder in which the slices lie, or one file."
         )
     _check_one_series(folder, [f.header for f in slices])

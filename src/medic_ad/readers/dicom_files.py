@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from medic_ad.errors import ReadError
 from medic_ad.image import Source
+from medic_ad.readers.archive import MAX_ENTRIES, is_zip, unpacked
 from medic_ad.readers.common import cause
 
 
@@ -42,10 +46,61 @@ def open_file(path: Path) -> DicomFile:
         ) from error
 
 
-def files_in(folder: Path) -> tuple[list[Path], list[DicomFile]]:
-    """All files that lie in a folder, and those that are DICOM."""
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    return paths, [open_file(path) for path in paths if _starts_as_dicom(path)]
+@contextmanager
+def series_paths(path: Path) -> Iterator[list[Path]]:
+    """All files of a folder, of a zip file, or that a DICOMDIR names; a file is its own.
+
+    Those of a zip file are gone afterwards.
+
+    Raises:
+        ReadError: if the zip file or the DICOMDIR is damaged or above a limit.
+    """
+    if path.is_dir():
+        yield sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    elif is_zip(_head(path)):
+        with unpacked(path) as paths:
+            yield paths
+    elif is_directory((file := open_file(path)).header):
+        yield _named_by(file)
+    else:
+        yield [path]
+
+
+def is_directory(header: Dataset) -> bool:
+    """Whether this is a DICOMDIR, which names the files of a medium."""
+    return header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+
+
+def files_among(paths: list[Path]) -> list[DicomFile]:
+    """Those that start as DICOM does, opened."""
+    return [open_file(path) for path in paths if is_dicom(_head(path))]
+
+
+def _named_by(file: DicomFile) -> list[Path]:
+    """What a DICOMDIR names (PS3.3 F): files below its own folder, and nowhere else."""
+    folder = file.path.parent.resolve()
+    records = file.header.get("DirectoryRecordSequence") or []
+    names = [parts for record in records if (parts := record.get("ReferencedFileID"))]
+    if len(names) > MAX_ENTRIES:
+        raise ReadError(
+            f"{file.path}: expected a DICOMDIR of at most {MAX_ENTRIES} files, came {len(names)}; "
+            "give the folder of one series."
+        )
+    paths = [folder.joinpath(*([name] if isinstance(name, str) else name)) for name in names]
+    for path in paths:
+        if not path.resolve().is_relative_to(folder):
+            raise ReadError(
+                f"{file.path}: expected a DICOMDIR that names files beside or below it, came one "
+                f"that names {path}; give the folder of one series."
+            )
+    missing = [path for path in paths if not path.is_file()]
+    if missing or not paths:
+        raise ReadError(
+            f"{file.path}: expected a DICOMDIR beside the files that it names, came one with "
+            f"{len(missing)} of {len(paths)} missing; copy the whole medium, or give the folder of "
+            "one series."
+        )
+    return sorted(paths)
 
 
 def source_headers(source: Source) -> list[Dataset]:
@@ -55,7 +110,8 @@ def source_headers(source: Source) -> list[Dataset]:
         ReadError: if they lie no more where they were read.
     """
     path = Path(source.path)
-    files = files_in(path)[1] if path.is_dir() else [open_file(path)]
+    with series_paths(path) as paths:
+        files = [open_file(path)] if paths == [path] else files_among(paths)
     found = {str(file.header.get("SOPInstanceUID")): file.header for file in files}
     missing = [uid for uid in source.sop_instance_uids if uid not in found]
     if missing or not source.sop_instance_uids:
@@ -67,6 +123,6 @@ def source_headers(source: Source) -> list[Dataset]:
     return [found[uid] for uid in source.sop_instance_uids]
 
 
-def _starts_as_dicom(path: Path) -> bool:
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return is_dicom(file.read(132))
+        return file.read(132)
