@@ -83,9 +83,9 @@ class Archive:
 class RunningNode:
     """`medic-ad node` as a user starts it, with its log."""
 
-    def __init__(self, folder: Path, results: str, **options: object) -> None:
-        self.folder, self.port, self.http = folder, free_port(), free_port()
-        self.log_file = folder.parent / f"{folder.name}.log"
+    def __init__(self, folder: Path, results: str, port: int = 0, **options: object) -> None:
+        self.folder, self.port, self.http = folder, port or free_port(), free_port()
+        self.log_file = folder.parent / f"{folder.name}-{self.http}.log"
         values = {"folder": folder, "results": results, "port": self.port, "http-port": self.http,
                   "settle": 0.3, "backoff": 0.2, **options}  # fmt: skip
         words = [f"--{name}={value}" for name, value in values.items()]
@@ -127,8 +127,8 @@ class RunningNode:
 
 
 @contextmanager
-def running(folder: Path, results: str, **options: object) -> Iterator[RunningNode]:
-    node = RunningNode(folder, results, **options)
+def running(folder: Path, results: str, port: int = 0, **options: object) -> Iterator[RunningNode]:
+    node = RunningNode(folder, results, port, **options)
     try:
         yield node.ready()
     finally:
