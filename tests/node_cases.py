@@ -150,6 +150,16 @@ def send(
     return statuses
 
 
+def sources(report: pydicom.Dataset) -> set[str]:
+    """SOP Instance UIDs of the images that a structured report is of."""
+    return {
+        instance.ReferencedSOPInstanceUID
+        for study in report.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    }
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

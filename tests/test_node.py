@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
 pytest.importorskip("prometheus_client", reason="the extra `node` is not installed")
 
-from node_cases import Archive, RunningNode, alive, running, send, until
+from node_cases import Archive, RunningNode, alive, running, send, sources, until
 from prometheus_client.parser import text_string_to_metric_families
 from road_cases import planted, write_dicom
 
@@ -41,16 +41,6 @@ def images(folder: Path, count: int, prefix: str = "P") -> list[Path]:
     """Slices of as many patients, each a series of its own."""
     grey = planted().current
     return [write_dicom(folder / f"{prefix}{n}.dcm", grey, f"{prefix}{n}") for n in range(count)]
-
-
-def sources(report: pydicom.Dataset) -> set[str]:
-    """SOP Instance UIDs of the images that a structured report refers to as evidence."""
-    return {
-        instance.ReferencedSOPInstanceUID
-        for study in report.CurrentRequestedProcedureEvidenceSequence
-        for series in study.ReferencedSeriesSequence
-        for instance in series.ReferencedSOPSequence
-    }
 
 
 def reports_of(archive: Archive, files: list[Path]) -> Counter[str]:

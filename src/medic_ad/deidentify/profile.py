@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import cache
 
 from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as edition
+from pydicom.datadict import dictionary_has_tag
 from pydicom.dataelem import DataElement
-from pydicom.tag import BaseTag
 
 REMOVE, EMPTY, DUMMY, MAP, SHIFT, KEEP = "removed", "emptied", "replaced", "mapped", "shifted", ""
 # Where the standard leaves a choice by the type of an attribute in its object, the one is taken
@@ -32,7 +32,8 @@ _FREE_TEXT = ("LT", "ST", "UC", "UT")
 
 
 @cache
-def _table() -> dict[tuple[int, int], str]:
+def table() -> dict[tuple[int, int], str]:
+    """Action by group and element, without the repeating groups."""
     return {tag[:2]: action for tags, action in _OF_TABLE for tag in tags if len(tag) == 2}
 
 
@@ -45,7 +46,7 @@ def action_of(element: DataElement) -> str:
     tag, vr = element.tag, element.VR
     if tag.is_private or tag.element == 0 or tag.group & 0xFF00 in _OVERLAYS_AND_CURVES:
         return REMOVE
-    listed = _table().get((tag.group, tag.element))
+    listed = table().get((tag.group, tag.element))
     if vr in ("DA", "DT") and "Birth" not in element.keyword:
         return SHIFT
     if listed is not None:
@@ -54,11 +55,4 @@ def action_of(element: DataElement) -> str:
         return MAP
     if vr in ("PN", "TM"):
         return EMPTY
-    return REMOVE if vr in _FREE_TEXT or vr == "UN" or not known(tag) else KEEP
-
-
-def known(tag: BaseTag) -> bool:
-    """Whether the standard's dictionary has the attribute."""
-    from pydicom.datadict import dictionary_has_tag
-
-    return dictionary_has_tag(tag)
+    return REMOVE if vr in _FREE_TEXT or vr == "UN" or not dictionary_has_tag(tag) else KEEP

@@ -29,6 +29,8 @@ from medic_ad.node.worker import work
 LOOK_SECONDS = 0.2  # between two looks after the workers
 PURGE_SECONDS = 600.0
 DAY_SECONDS = 86400.0
+# Imported once, for all workers; the second is imported late by who draws, and slowly.
+PRELOADED = [work.__module__, "medic_ad.report.figure"]
 
 
 def main(settings: NodeArguments) -> None:
@@ -73,7 +75,7 @@ class Node:
         self.queue = Queue(settings.folder / "node.db", weights)
         self.receiver = Receiver(settings, self.queue, self.store)
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload([work.__module__])  # imports are paid for once
+        self.context.set_forkserver_preload(PRELOADED)
         self.workers: list[ForkServerProcess] = []
         self.pipes: list[Connection] = []  # while its pipe is open, a worker goes on
         self.restarts = 0
