@@ -79,9 +79,6 @@ class Store:
         _remove(folder)
         os.rename(staging, folder)
 
-    def mark_sent(self, job: Job) -> None:
-        (self.results(job) / "sent").touch()
-
     def forget(self, job: Job) -> None:
         """Remove what a finished job no longer needs."""
         _remove(self.fetched(job.message))
@@ -94,9 +91,9 @@ class Store:
         return there
 
     def purge_results(self, before: float) -> None:
-        """Remove results that were sent and made before a point in time."""
+        """Remove results made before a point in time; who still needs them makes them again."""
         for folder in (self.root / "results").iterdir():
-            if (folder / "sent").is_file() and folder.stat().st_mtime < before:
+            if folder.stat().st_mtime < before:
                 _remove(folder)
 
 

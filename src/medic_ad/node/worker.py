@@ -69,7 +69,6 @@ class Worker:
         except Exception as error:  # a peer, the disk, the memory: it may be better later
             self._again(job, error)
         else:
-            self.store.mark_sent(job)
             self.queue.finish(job, len(files))
             self.store.forget(job)
             log("job done", job=job.id, results=len(files), seconds=_since(start))
