@@ -22,7 +22,7 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from node_cases import free_port, running, send  # noqa: E402
+from node_cases import WAIT_SECONDS, free_port, running, send  # noqa: E402
 from road_cases import write_dicom  # noqa: E402
 
 ROUNDS = 2
@@ -37,6 +37,7 @@ def bare_scp(port: int, folder: Path, ready: Connection) -> None:
         return 0
 
     entity = AE("MEDIC_AD")
+    entity.network_timeout = WAIT_SECONDS
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(context.abstract_syntax or "")
     entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
@@ -92,9 +93,11 @@ def main(images: int = 1000, associations: int = 4) -> dict[str, object]:
             )
             bare.start()
             ours.recv()
-            figures = measure(port, files, associations)
-            ours.send(None)
-            bare.join()
+            try:
+                figures = measure(port, files, associations)
+            finally:
+                ours.send(None)
+                bare.join()
             rounds["bare"].append({**figures, "kept": len(list(kept.iterdir()))})
             with running(
                 folder / f"node{number}", "dicom://NOBODY@127.0.0.1:9", settle=9999

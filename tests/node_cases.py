@@ -139,13 +139,19 @@ def running(folder: Path, results: str, port: int = 0, **options: object) -> Ite
 def send(
     port: int, files: list[Path], title: str = "SENDER", called: str = "MEDIC_AD"
 ) -> list[int]:
-    """C-STORE statuses of MR files sent over one association; -1 where there was no answer."""
+    """C-STORE statuses of MR files sent over one association; -1 where there was no answer.
+
+    Fewer than files where the association was refused or ended.
+    """
     entity = AE(title)
+    entity.dimse_timeout = entity.network_timeout = WAIT_SECONDS
     entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
     link = entity.associate("127.0.0.1", port, ae_title=called)
-    if not link.is_established:
-        return []
-    statuses = [int(link.send_c_store(file).get("Status", -1)) for file in files]
+    statuses = []
+    for file in files:
+        if not link.is_established:
+            break
+        statuses.append(int(link.send_c_store(file).get("Status", -1)))
     link.release()
     return statuses
 

@@ -2,7 +2,7 @@
 
 incoming/UNIT/INSTANCE.dcm      accepted images
 fetched/MESSAGE/SERIES/*.dcm    priors of a job under way
-results/JOB-REVISION/*.dcm      results, kept until they are sent and for `keep_days`
+results/JOB-REVISION/*.dcm      results, kept for `keep_days`
 dead/JOB/                       reason.json, and the images as links
 """
 
