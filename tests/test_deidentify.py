@@ -18,6 +18,7 @@ from pydicom.uid import JPEG2000Lossless
 
 pytest.importorskip("dicomanonymizer", reason="the extra `deidentify` is not installed")
 
+from cli_cases import invoke, refused
 from deidentify_cases import DATE, PATIENT, PLANTED_WORD, held, plant, plantable
 from road_cases import planted, write_dicom
 from sentence import said
@@ -236,3 +237,15 @@ def test_nothing_is_left_behind_where_nothing_can_be_written(tmp_path: Path) -> 
     with pytest.raises(DeidentifyError, match="a key of 32 bytes"):
         deidentify(tmp_path / "in", tmp_path / "out", tmp_path / "key")
     assert {p.name for p in tmp_path.iterdir()} == {"in", "key"}
+
+
+def test_the_command_line_says_what_was_done_and_what_was_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_dicom(tmp_path / "in" / "a.dcm", planted().current, PATIENT, DATE)
+    (tmp_path / "in" / "b.txt").write_text("Erika Mustermann")
+    done = invoke("deidentify", tmp_path / "in", tmp_path / "out")
+    assert done.exit_code == 0
+    assert "1 written, 1 refused" in done.output and "b.txt" in done.output
+    assert (tmp_path / "out" / REPORT).is_file()
+    refused(invoke("deidentify", tmp_path / "in", tmp_path / "out"), "new or empty folder")
+    refused(invoke("deidentify", tmp_path / "none", tmp_path / "new"), "does not exist")

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
 
+from cli_cases import invoke, refused
 from node_cases import free_port, send
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
 from pynetdicom import AE
@@ -139,3 +140,17 @@ def test_settings_that_cannot_be_meant_are_refused(words: str) -> None:
 def test_a_peer_without_a_full_address_is_refused(address: str) -> None:
     with pytest.raises(NodeError, match="expected dicom://TITLE@HOST:PORT"):
         peer_of(address, NodeArguments(folder=Path("x"), results="dicom://A@h:1"))
+
+
+def test_the_command_line_refuses_in_one_sentence_before_anything_listens(tmp_path: Path) -> None:
+    words = ("node", "--folder", tmp_path / "data")
+    refused(invoke(*words), "expected the option --results")
+    refused(invoke(*words, "--results", "ORTHANC"), "expected dicom://TITLE@HOST:PORT", "'ORTHANC'")
+    refused(invoke(*words, "--results", "dicom://A@h:1", "--model", "nanoo"), "did you mean nano?")
+    refused(
+        invoke(*words, "--results", "dicom://A@h:1", "--host", "0.0.0.0"), "--callers", "0.0.0.0"
+    )
+    file = tmp_path / "node.yaml"
+    file.write_text("results: dicom://A@h:1\ncaller: A\n")
+    refused(invoke(*words, "--config", file), "unknown key 'caller'; did you mean callers?")
+    assert not (tmp_path / "data").exists()
