@@ -51,6 +51,7 @@ def plant(file: Path, tags: list[int], level: int) -> dict[str, str]:
         Planted word -> keyword of where it stands.
     """
     dataset = pydicom.dcmread(file)
+    dataset.ImageType = ["ORIGINAL", "PRIMARY"]  # OCR leaves it alone
     target: Dataset = dataset
     for keyword in ("SourceImageSequence", "PurposeOfReferenceCodeSequence")[:level]:
         inner = Dataset()

@@ -71,8 +71,11 @@ def test_text_is_blacked_out_and_the_picture_is_not(tmp_path: Path, tags: dict) 
 @needs_tesseract
 def test_a_picture_said_to_bear_text_in_which_none_is_found_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    with_text(tmp_path / "in" / "a.dcm", (), BurnedInAnnotation="YES")
-    with_text(tmp_path / "in" / "b.dcm", ())
+    for name, tag in (("a", "YES"), ("b", "NO")):
+        path, letters = with_text(tmp_path / "in" / f"{name}.dcm", (), BurnedInAnnotation=tag)
+        dataset = pydicom.dcmread(path)
+        dataset.PixelData = bytes(2 * letters.size)
+        dataset.save_as(path)
     outcome = deidentify(tmp_path / "in", tmp_path / "out")
     [refused] = outcome.refused
     assert refused.path.name == "a.dcm" and "came none that OCR could find" in refused.reason
