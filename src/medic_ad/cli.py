@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from medic_ad import __version__
-from medic_ad.cli_stages import CALIBRATE, EVALUATE, TRAIN, add_stage, extra
+from medic_ad.cli_stages import CALIBRATE, EVALUATE, NODE, TRAIN, add_stage, extra
 from medic_ad.cli_usage import Root, given_path
 from medic_ad.models import MODELS
 
@@ -173,6 +173,34 @@ def read(
 
 
 @app.command()
+def deidentify(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN", parser=given_path, help="DICOM file, or folder of them."),
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", parser=given_path, help="New folder for the images.")
+    ],
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            parser=given_path,
+            metavar="FILE",
+            help="Secret that gives a patient the same new id and dates again; made if not there.",
+        ),
+    ] = None,
+) -> None:
+    """Write DICOM images without patients' identities, dates shifted (PS3.15 basic profile)."""
+    with extra("deidentify"):
+        from medic_ad.deidentify.run import deidentify as write_images
+    from medic_ad.cli_show import show_deidentified
+
+    with hushed():
+        outcome = write_images(source, out, key)
+    show_deidentified(outcome)
+
+
+@app.command()
 def demo(
     out: Annotated[
         Path,
@@ -280,6 +308,7 @@ def prepare(
 
 
 add_stage(app, "calibrate", CALIBRATE)
+add_stage(app, "node", NODE)
 app.add_typer(train, name="train")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from rich.table import Table
 from medic_ad.report.schema import FINDINGS_ARE, NOTICE
 
 if TYPE_CHECKING:
+    from medic_ad.deidentify.run import Outcome
     from medic_ad.demo import Demo
     from medic_ad.report.report import Report
 
@@ -138,6 +140,22 @@ def show_info(content: dict[str, Any]) -> None:
 
 def _figure(value: float | None) -> str:
     return "not fitted" if value is None else f"{value:.3f}"
+
+
+def show_deidentified(outcome: Outcome) -> None:
+    """How many images were written, what was done to them, and each file that was refused."""
+    console = _console()
+    done = Counter(action.done for cleaned in outcome.cleaned for action in cleaned.actions)
+    table = _table("attributes", "number")
+    for words, number in done.most_common():
+        table.add_row(words, str(number))
+    table.add_row("boxes of text blacked out", str(sum(len(c.boxes) for c in outcome.cleaned)))
+    console.print(table)
+    for refused in outcome.refused:
+        path, reason = escape(str(refused.path)), escape(refused.reason)
+        console.print(f"[yellow]Refused:[/] {path}: {reason}", soft_wrap=True)
+    console.print(f"Images: {len(outcome.cleaned)} written, {len(outcome.refused)} refused")
+    console.print(f"Written: {escape(str(outcome.folder))}", soft_wrap=True)
 
 
 def show_sets() -> None:

@@ -26,7 +26,7 @@ class Stage:
         module: holds the dataclass, and `main(arguments)` that does the work.
         arguments: name of the dataclass.
         summary: one line for `--help`.
-        extra: of this package, that brings what the module needs.
+        extra: of this package, whose dependencies the module needs.
     """
 
     module: str
@@ -124,6 +124,12 @@ CALIBRATE = Stage(
     "CalibrateArguments",
     "Fit scores, thresholds and scope on the validation split.",
 )
+NODE = Stage(
+    "medic_ad.node.run",
+    "NodeArguments",
+    "Take images from a PACS, read them, send the results back.",
+    extra="node",
+)
 
 
 @contextmanager
@@ -161,7 +167,7 @@ def stage_app(stage: Stage) -> typer.Typer:
     """The command of one stage with all its options.
 
     Raises:
-        MedicADError: a package that only training needs is not installed.
+        MedicADError: a package of the stage's extra is not installed.
     """
     with extra(stage.extra):
         module = importlib.import_module(stage.module)

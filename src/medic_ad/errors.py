@@ -19,3 +19,11 @@ class ModelError(MedicADError):
 
 class DataError(MedicADError):
     """A training table or the folder of a data set does not fit."""
+
+
+class NodeError(MedicADError):
+    """A setting of the node does not fit, or a peer answers with a refusal."""
+
+
+class DeidentifyError(MedicADError):
+    """A file cannot be de-identified, or its key or output folder does not fit."""

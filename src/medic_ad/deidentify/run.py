@@ -1,0 +1,161 @@
+"""De-identification: a file or folder of DICOM images -> a folder without patients' identities."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from medic_ad.deidentify.burned import Box, blacken_text, reading_possible
+from medic_ad.deidentify.person import Person, read_key
+from medic_ad.deidentify.scrub import Action, scrub
+from medic_ad.errors import DeidentifyError, MedicADError
+
+REPORT = "deidentification.json"
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """One file that was written.
+
+    Attributes:
+        file: its path within the output folder.
+        actions: what was done to its attributes, without what they held.
+        boxes: what was blacked out.
+    """
+
+    file: str
+    actions: tuple[Action, ...]
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One file that was left out: where it lies and why. Both may name a patient."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the files of one call."""
+
+    folder: Path
+    cleaned: tuple[Cleaned, ...]
+    refused: tuple[Refused, ...]
+
+
+def deidentify(source: Path, folder: Path, key: Path | None = None) -> Outcome:
+    """Write the DICOM images of a file or folder without what names their patients.
+
+    PS3.15 basic profile with modified dates; see `profile`. Compressed pixel data are written
+    uncompressed: their streams have room for comments, and text in them must be looked for.
+    The folder appears when all is done; `deidentification.json` in it lists every action and holds
+    nothing of the originals, neither values nor paths.
+
+    Args:
+        source: a file, or a folder that is searched with all below it.
+        folder: does not exist or is empty.
+        key: file with the secret from which new ids, UIDs and dates are made; the same key gives
+            the same ones, so that a study that comes later can be compared. Without it they are
+            made of a secret that is forgotten.
+
+    Raises:
+        DeidentifyError: nothing can be written, the folder is in use, or the key is none.
+    """
+    if not source.exists():
+        raise DeidentifyError(
+            f"{source}: expected a DICOM file or folder, came a path that does not exist; check it."
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DeidentifyError(
+            f"{folder}: expected a new or empty folder, came one with files; give another."
+        )
+    secret = read_key(key)
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    staging.mkdir()
+    try:
+        outcome = _all(source, folder, staging, secret)
+        (staging / REPORT).write_text(json.dumps(_document(outcome), indent=1) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        os.rename(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return outcome
+
+
+def _all(source: Path, folder: Path, staging: Path, secret: bytes) -> Outcome:
+    cleaned: dict[str, Cleaned] = {}
+    refused = []
+    paths = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
+    for path in paths:
+        try:
+            dataset, actions, boxes = clean(path, secret)
+            name = f"{dataset.PatientID}/{dataset.StudyInstanceUID}/{dataset.SeriesInstanceUID}/"
+            name += f"{dataset.SOPInstanceUID}.dcm"
+            if name in cleaned:
+                raise DeidentifyError("expected each image once, came its SOP Instance UID again.")
+            target = staging / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            dataset.save_as(target, enforce_file_format=True)
+        except MedicADError as error:
+            refused.append(Refused(path, str(error)))
+        except Exception as error:  # damaged files make pydicom raise many kinds
+            refused.append(Refused(path, f"it cannot be read as a DICOM image ({error})"))
+        else:
+            cleaned[name] = Cleaned(name, tuple(actions), tuple(boxes))
+    if not cleaned:
+        first = f": {refused[0].reason}" if refused else "."
+        raise DeidentifyError(
+            f"{source}: expected DICOM images, came {len(paths)} file(s) of which none can be "
+            f"de-identified{first}"
+        )
+    return Outcome(folder, tuple(cleaned.values()), tuple(refused))
+
+
+def clean(path: Path, secret: bytes) -> tuple[Dataset, list[Action], list[Box]]:
+    """One file, read and cleaned in memory.
+
+    Raises:
+        DeidentifyError: it holds no image, or text in it that cannot be taken away.
+    """
+    dataset = pydicom.dcmread(path)
+    if not any(name in dataset for name in _PIXELS):
+        raise DeidentifyError(
+            "expected an image, came an object without pixel data, whose texts nobody can vouch "
+            "for; leave it out."
+        )
+    if dataset.file_meta.TransferSyntaxUID.is_compressed:
+        dataset.decompress(as_rgb=True, generate_instance_uid=False)
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    boxes = blacken_text(dataset)
+    patient = str(dataset.get("PatientID") or "").strip()
+    person = Person(secret, patient or f"study {dataset.StudyInstanceUID}")
+    further = (codes.DCM.CleanPixelDataOption,) if reading_possible() else ()
+    actions = scrub(dataset, person, further)
+    return dataset, actions, boxes
+
+
+def _document(outcome: Outcome) -> dict:
+    return {
+        "profile": "PS3.15 Basic Application Level Confidentiality Profile, edition 2026c, with "
+        "Retain Longitudinal Temporal Information, Modified Dates",
+        "text_in_pixels": "looked for by OCR" if reading_possible() else "by class and tags only",
+        "refused": len(outcome.refused),
+        "done": dict(Counter(a.done for c in outcome.cleaned for a in c.actions)),
+        "files": [asdict(cleaned) for cleaned in outcome.cleaned],
+    }

@@ -1,0 +1,157 @@
+"""Node: the main process; it listens, keeps the workers alive and stops in good order."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from medic_ad.errors import NodeError
+from medic_ad.load import find_checkpoint, weights_sha256
+from medic_ad.node.logs import log, start_logs
+from medic_ad.node.metrics import serve_metrics
+from medic_ad.node.peers import peer_of
+from medic_ad.node.queue import Queue
+from medic_ad.node.receive import Receiver
+from medic_ad.node.settings import NodeArguments
+from medic_ad.node.store import Store
+from medic_ad.node.worker import work
+
+LOOK_SECONDS = 0.2  # between two looks after the workers
+PURGE_SECONDS = 600.0
+DAY_SECONDS = 86400.0
+# Imported once, for all workers; the second is imported late by who draws, and slowly.
+PRELOADED = [work.__module__, "medic_ad.report.figure"]
+
+
+def main(settings: NodeArguments) -> None:
+    """Run a node until SIGTERM or SIGINT.
+
+    Raises:
+        NodeError: settings that cannot work, or a folder that another node uses.
+        ModelError: there is no such model.
+    """
+    for address in filter(None, (settings.results, settings.priors)):
+        peer_of(address, settings)  # refused now, not by the first job
+    weights = weights_sha256(Path(find_checkpoint(settings.model)))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    start_logs()
+    with _alone(settings.folder):
+        Node(settings, weights).run(stop)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system lets go of it however the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "node.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise NodeError(
+                f"{folder}: expected a folder of this node alone, came one that another node "
+                "uses; stop that one, or give another --folder."
+            ) from error
+        yield
+
+
+class Node:
+    """The processes of a node."""
+
+    def __init__(self, settings: NodeArguments, weights: str) -> None:
+        self.settings, self.weights = settings, weights
+        self.store = Store(settings.folder)
+        self.queue = Queue(settings.folder / "node.db", weights)
+        self.receiver = Receiver(settings, self.queue, self.store)
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(PRELOADED)
+        self.workers: list[ForkServerProcess] = []
+        self.pipes: list[Connection] = []  # while its pipe is open, a worker goes on
+        self.restarts = 0
+        self.stopping = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until the event is set, then finish what is under way within the grace."""
+        self.store.clean()
+        recovered = self.queue.recover()
+        for _ in range(self.settings.workers):
+            self._start_worker()
+        http = serve_metrics(
+            self.settings.http_host, self.settings.http_port, self.queue, self.health
+        )
+        try:
+            self.receiver.start()
+            log("node ready", port=self.settings.port, recovered=recovered)
+            purged = 0.0
+            while not stop.wait(LOOK_SECONDS):
+                self._look_after_workers()
+                if time.monotonic() - purged > PURGE_SECONDS:
+                    self._purge()
+                    purged = time.monotonic()
+        finally:
+            self._end()
+            http.shutdown()
+            log("node stopped")
+
+    def health(self) -> dict[str, Any]:
+        """What /health shows; counts only."""
+        alive = sum(worker.is_alive() for worker in self.workers)
+        return {
+            "ok": not self.stopping and alive == self.settings.workers,
+            "workers": alive,
+            "restarts": self.restarts,
+            "associations": self.receiver.busy,
+            **self.queue.counts(),
+        }
+
+    def _start_worker(self) -> None:
+        theirs, ours = self.context.Pipe(duplex=False)
+        arguments = (self.settings, self.weights, theirs)
+        worker = self.context.Process(target=work, args=arguments, daemon=True)
+        worker.start()
+        theirs.close()
+        self.workers.append(worker)
+        self.pipes.append(ours)
+
+    def _look_after_workers(self) -> None:
+        for worker in [w for w in self.workers if not w.is_alive()]:
+            released = self.queue.release(worker.pid or 0)
+            log("worker ended", level=logging.ERROR, exit=worker.exitcode, released=released)
+            number = self.workers.index(worker)
+            del self.workers[number]
+            self.pipes.pop(number).close()
+            self.restarts += 1
+            self._start_worker()
+
+    def _purge(self) -> None:
+        before = time.time() - self.settings.keep_days * DAY_SECONDS
+        purged = sum(self.store.purge(unit) for unit in self.queue.outdated(before))
+        self.store.purge_results(before)
+        if purged:
+            log("files of finished jobs removed", units=purged)
+
+    def _end(self) -> None:
+        self.stopping = True
+        deadline = time.monotonic() + self.settings.grace
+        for pipe in self.pipes:
+            pipe.close()
+        self.receiver.close()
+        while self.receiver.busy and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+        for worker in self.workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+            if worker.is_alive():  # its job stays in the queue
+                worker.kill()
+                worker.join()
+        self.receiver.abort()

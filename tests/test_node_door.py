@@ -1,0 +1,156 @@
+"""The door of the node: who may come in, what is taken, and what a user may not set."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pydicom
+import pytest
+
+pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
+
+from cli_cases import invoke, refused
+from node_cases import free_port, send
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
+from pynetdicom import AE
+from road_cases import planted, write_dicom
+
+from medic_ad.errors import NodeError
+from medic_ad.node.peers import peer_of
+from medic_ad.node.queue import Queue
+from medic_ad.node.receive import Receiver
+from medic_ad.node.settings import NodeArguments
+from medic_ad.node.store import Store
+
+
+@contextmanager
+def door(folder: Path, **options: object) -> Iterator[tuple[NodeArguments, Queue]]:
+    """The listening side alone, in this process."""
+    port = free_port()
+    values = {"folder": folder, "results": "dicom://A@h:1", "port": port, **options}
+    settings = NodeArguments(**values)  # type: ignore[arg-type]
+    store = Store(folder)
+    queue = Queue(folder / "node.db", "w")
+    receiver = Receiver(settings, queue, store)
+    receiver.start()
+    try:
+        yield settings, queue
+    finally:
+        receiver.close()
+        receiver.abort()
+
+
+def image(folder: Path) -> Path:
+    return write_dicom(folder / "image.dcm", planted().current)
+
+
+def test_an_address_that_is_not_on_the_list_is_refused(tmp_path: Path) -> None:
+    with door(tmp_path / "a", addresses="10.0.0.0/8, ::1") as (settings, queue):
+        assert send(settings.port, [image(tmp_path)]) == []
+        assert queue.counts()["instances"] == 0
+    with door(tmp_path / "b", addresses="127.0.0.1") as (settings, queue):
+        assert send(settings.port, [image(tmp_path)]) == [0]
+        assert queue.counts()["instances"] == 1
+
+
+def test_results_are_not_taken_in(tmp_path: Path) -> None:
+    """An archive that forwards everything must not make the node read its own results."""
+    with door(tmp_path / "a") as (settings, _):
+        entity = AE("SENDER")
+        for kind in (MRImageStorage, SegmentationStorage):
+            entity.add_requested_context(kind, ExplicitVRLittleEndian)
+        link = entity.associate("127.0.0.1", settings.port, ae_title="MEDIC_AD")
+        accepted = [context.abstract_syntax for context in link.accepted_contexts]
+        link.release()
+    assert accepted == [MRImageStorage]
+
+
+def test_an_image_that_says_no_series_is_answered_with_a_failure(tmp_path: Path) -> None:
+    dataset = pydicom.dcmread(image(tmp_path))
+    del dataset.SeriesInstanceUID
+    with door(tmp_path / "a") as (settings, queue):
+        entity = AE("SENDER")
+        entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
+        link = entity.associate("127.0.0.1", settings.port, ae_title="MEDIC_AD")
+        assert link.send_c_store(dataset).Status == 0xC000
+        link.release()
+        assert queue.counts()["instances"] == 0
+    assert not list((tmp_path / "a" / "incoming").iterdir())
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the program openssl is not installed")
+def test_tls_lets_in_who_has_a_certificate_of_the_authority(tmp_path: Path) -> None:
+    names = {}
+    for name in ("node", "stranger"):
+        key, certificate = tmp_path / f"{name}.key", tmp_path / f"{name}.pem"
+        words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                 "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(key),
+                 "-addext", "subjectAltName=DNS:localhost", "-out", str(certificate)]  # fmt: skip
+        subprocess.run(words, check=True, capture_output=True)
+        names[name] = {"certificate": certificate, "private_key": key}
+    options = {**names["node"], "authorities": tmp_path / "node.pem"}
+    with door(tmp_path / "a", **options) as (settings, queue):
+        assert send(settings.port, [image(tmp_path)]) == []  # no TLS at all
+        for name, let_in in (("node", True), ("stranger", False)):
+            client = NodeArguments(
+                folder=tmp_path,
+                results="dicoms://A@h:1",
+                authorities=tmp_path / "node.pem",
+                **names[name],
+            )
+            entity = AE("SENDER")
+            entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
+            link = entity.associate(
+                "localhost",
+                settings.port,
+                ae_title="MEDIC_AD",
+                tls_args=(client.client_tls(), "localhost"),
+            )
+            assert link.is_established == let_in
+            if let_in:
+                assert link.send_c_store(image(tmp_path)).Status == 0
+                link.release()
+        assert queue.counts()["instances"] == 1
+        assert settings.client_tls().verify_mode == ssl.CERT_REQUIRED
+
+
+REFUSED: dict[str, dict[str, object]] = {
+    "that limit them": {"host": "0.0.0.0"},
+    "that limit": {"host": "10.1.2.3", "callers": "A", "addresses": "0.0.0.0/0"},
+    "at least 1 for --workers": {"workers": 0},
+    "AE titles of 1 to 16": {"callers": "A,THIS_TITLE_IS_TOO_LONG"},
+    "addresses such as": {"addresses": "everyone"},
+    "--certificate and --private-key together": {"certificate": Path("x")},
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_settings_that_cannot_be_meant_are_refused(words: str) -> None:
+    with pytest.raises(NodeError, match="expected .+ came .+; ") as caught:
+        NodeArguments(folder=Path("x"), results="dicom://A@h:1", **REFUSED[words])  # type: ignore[arg-type]
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["", "ORTHANC", "dicom://host:1", "ftp://a@b:1", "dicom://A@b"])
+def test_a_peer_without_a_full_address_is_refused(address: str) -> None:
+    with pytest.raises(NodeError, match="expected dicom://TITLE@HOST:PORT"):
+        peer_of(address, NodeArguments(folder=Path("x"), results="dicom://A@h:1"))
+
+
+def test_the_command_line_refuses_in_one_sentence_before_anything_listens(tmp_path: Path) -> None:
+    words = ("node", "--folder", tmp_path / "data")
+    refused(invoke(*words), "expected the option --results")
+    refused(invoke(*words, "--results", "ORTHANC"), "expected dicom://TITLE@HOST:PORT", "'ORTHANC'")
+    refused(invoke(*words, "--results", "dicom://A@h:1", "--model", "nanoo"), "did you mean nano?")
+    refused(
+        invoke(*words, "--results", "dicom://A@h:1", "--host", "0.0.0.0"), "--callers", "0.0.0.0"
+    )
+    file = tmp_path / "node.yaml"
+    file.write_text("results: dicom://A@h:1\ncaller: A\n")
+    refused(invoke(*words, "--config", file), "unknown key 'caller'; did you mean callers?")
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,182 @@
+"""The queue of the node: known images change nothing, late ones make a new read."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
+
+from pydicom.dataset import Dataset
+from road_cases import planted, write_dicom
+
+from medic_ad.node.peers import Series, study_of
+from medic_ad.node.priors import MOST_SERIES, candidates, study_with_priors
+from medic_ad.node.queue import Job, Queue, key_of
+from medic_ad.node.store import Store, put
+from medic_ad.study import read_study
+
+DAY = datetime.date(2024, 5, 31)
+
+
+def states(queue: Queue) -> dict[str, int]:
+    names = ("waiting", "running", "done", "dead")
+    return {name: int(n) for name, n in queue.counts().items() if name in names and n}
+
+
+def claimed(queue: Queue, owner: int = 1) -> Job:
+    job = queue.claim(owner)
+    assert job is not None
+    return job
+
+
+def test_a_known_image_changes_nothing_and_another_makes_the_unit_due_again(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", "w")
+    assert queue.accept("a", "unit", 0) and not queue.accept("a", "unit", 0)
+    job = claimed(queue)
+    assert (job.revision, job.attempts) == (1, 1) and queue.claim(2) is None
+    queue.finish(job, 3)
+    assert states(queue) == {"done": 1}
+    assert not queue.accept("a", "unit", 0) and states(queue) == {"done": 1}
+    assert queue.accept("b", "unit", 0) and states(queue) == {"waiting": 1}
+    assert claimed(queue).revision == 2 and queue.instances("unit") == ["a", "b"]
+
+
+def test_an_image_that_comes_while_its_unit_is_read_makes_it_read_again(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", "w")
+    queue.accept("a", "unit", 0)
+    job = claimed(queue)
+    queue.accept("b", "unit", 0)
+    assert states(queue) == {"running": 1}
+    queue.finish(job, 3)
+    assert states(queue) == {"waiting": 1} and claimed(queue).revision == 2
+
+
+def test_a_unit_is_not_due_before_it_settled(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", "w")
+    queue.accept("a", "unit", 0.4)
+    time.sleep(0.2)
+    queue.accept("b", "unit", 0.4)
+    time.sleep(0.25)
+    assert queue.claim(1) is None
+    time.sleep(0.2)
+    assert claimed(queue).revision == 2
+
+
+def test_a_dead_job_gets_another_try_when_its_image_comes_again(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", "w")
+    queue.accept("a", "unit", 0)
+    queue.bury(claimed(queue))
+    assert states(queue) == {"dead": 1}
+    queue.accept("a", "unit", 0)
+    assert claimed(queue).attempts == 1
+
+
+def test_a_worker_that_died_gives_back_its_own_jobs_alone(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", "w")
+    for name in ("a", "b"):
+        queue.accept(name, name, 0)
+    first, _ = claimed(queue, 11), claimed(queue, 12)
+    assert queue.release(11) == 1
+    again = claimed(queue, 13)
+    assert (again.id, again.attempts) == (first.id, 2)
+    assert queue.recover() == 2 and states(queue) == {"waiting": 2}
+
+
+def test_other_weights_read_the_same_images_again(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", "old")
+    queue.accept("a", "read", 0)
+    queue.finish(claimed(queue), 3)
+    queue.accept("b", "waiting", 0)
+    new = Queue(tmp_path / "q", "new")
+    new.recover()
+    assert claimed(new).unit == "waiting"  # for today's weights, though it came before
+    assert new.claim(1) is None
+    new.accept("a", "read", 0)
+    assert claimed(new).unit == "read"
+    assert queue.claim(1) is None
+
+
+def test_results_appear_as_a_whole_and_are_made_once(tmp_path: Path) -> None:
+    store, job, made = Store(tmp_path), Job(1, "u", 1, 1), []
+
+    def write(folder: Path) -> None:
+        made.append(folder)
+        put(folder / "a.dcm", b"a")
+        if len(made) == 1:
+            raise OSError("disk full")
+        put(folder / "b.dcm", b"b")
+
+    with pytest.raises(OSError):
+        store.make_results(job, write)
+    assert not store.results(job).exists()
+    assert [p.name for p in store.make_results(job, write)] == ["a.dcm", "b.dcm"]
+    assert len(store.make_results(job, write)) == 2 and len(made) == 2
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["1-1"]
+
+
+def test_a_wildcard_in_a_patient_id_matches_no_other_patient() -> None:
+    answer = Dataset()
+    answer.StudyInstanceUID, answer.StudyDate, answer.PatientID = "1.2", "20240101", "ABC"
+    assert study_of(answer, "ABC", DAY) == ("1.2", datetime.date(2024, 1, 1))
+    assert study_of(answer, "A*", DAY) is None
+    assert study_of(answer, "ABC", datetime.date(2024, 1, 1)) is None
+
+
+class Shelf:
+    """An archive whose series are files."""
+
+    def __init__(self, series: dict[Series, Path]) -> None:
+        self.series, self.fetched = series, []  # type: ignore[var-annotated]
+
+    def series_before(self, patient: str, date: datetime.date) -> list[Series]:
+        return list(self.series)
+
+    def fetch(self, series: Series, folder: Path, message: int) -> None:
+        self.fetched.append(series.series_uid)
+        put(folder / key_of(series.series_uid) / "a.dcm", self.series[series].read_bytes())
+
+    def send(self, files: object) -> None:
+        raise AssertionError("nothing is sent here")
+
+
+def test_the_latest_earlier_series_of_the_same_kind_and_name_is_the_prior(tmp_path: Path) -> None:
+    (tmp_path / "now").mkdir()
+    write_dicom(tmp_path / "now" / "a.dcm", planted().current, "P", DAY)
+    study = read_study(tmp_path / "now")
+    named = replace(study.image.source, series_description="T1")
+    study = replace(study, image=replace(study.image, source=named))
+
+    def series(uid: str, days: int, modality: str = "MR", name: str = "T1") -> Series:
+        return Series(f"s{uid}", uid, DAY - datetime.timedelta(days), modality, name)
+
+    found = [series("old", 400), series("t2", 30, name="T2"), series("ct", 5, "CT"),
+             series("t1", 30), *(series(f"m{n}", 90) for n in range(9))]  # fmt: skip
+    order = [s.series_uid for s in candidates(study, found)]
+    assert order[:2] == ["t1", "t2"] and order[-1] == "old" and "ct" not in order
+    assert len(order) == 2 + MOST_SERIES + 1
+
+
+def test_a_prior_that_does_not_fit_is_named_and_the_next_one_taken(tmp_path: Path) -> None:
+    (tmp_path / "now").mkdir()
+    write_dicom(tmp_path / "now" / "a.dcm", planted().current, "P", DAY)
+    near, far = DAY - datetime.timedelta(3), DAY - datetime.timedelta(300)
+    of_another_part = write_dicom(
+        tmp_path / "1.dcm", planted().prior, "P", near, body_part="ABDOMEN"
+    )
+    fitting = write_dicom(tmp_path / "2.dcm", planted().prior, "P", far)
+    shelf = Shelf(
+        {
+            Series("1", "1.1", near, "MR", ""): of_another_part,
+            Series("2", "2.1", far, "MR", ""): fitting,
+        }
+    )
+    study = study_with_priors(tmp_path / "now", shelf, 1, tmp_path / "fetched", 1)
+    assert [prior.date for prior in study.priors] == [far]
+    assert any("2024-05-28" in note and "could not be compared" in note for note in study.notes)
+    assert shelf.fetched == ["1.1", "2.1"]
+    assert study_with_priors(tmp_path / "now", None, 1, tmp_path / "none", 1).priors == ()
