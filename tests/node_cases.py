@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -113,8 +114,12 @@ class RunningNode:
         return json.loads(self.get("health"))
 
     def get(self, page: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/{page}", timeout=10) as answer:
-            return answer.read()
+        try:
+            address = f"http://127.0.0.1:{self.http}/{page}"
+            with urllib.request.urlopen(address, timeout=WAIT_SECONDS) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:  # 503 while a worker is missing
+            return error.read()
 
     def workers(self) -> list[int]:
         """Process ids of the workers: grandchildren, below the fork server."""
