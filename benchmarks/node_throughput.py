@@ -1,8 +1,8 @@
 """1,000 images over 4 associations in parallel: the node beside a bare storage SCP of pynetdicom.
 
-`python benchmarks/node_throughput.py [IMAGES] [ASSOCIATIONS] [ROUNDS]`. The bare SCP writes each data
-set to a file and answers; the node also waits until file and queue are on the disk (fsync). Both
-are processes of their own, senders too, and take turns in one run.
+`python benchmarks/node_throughput.py [IMAGES] [ASSOCIATIONS] [ROUNDS]`. The bare SCP writes each
+data set to a file and answers; the node also waits until file and queue are on the disk (fsync).
+Both are processes of their own, senders too, and take turns in one run.
 """
 
 from __future__ import annotations
