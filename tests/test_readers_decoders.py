@@ -1,4 +1,4 @@
-"""Pixel values against a second decoder: DCMTK for all but JPEG 2000, which has OpenJPEG."""
+"""Pixel values against a second decoder: DCMTK for all but JPEG 2000, which has GDCM."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def second(path: Path, folder: Path) -> tuple[Dataset, np.ndarray] | None:
     syntax = str(pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID)
     if syntax.startswith(JPEG_2000):
         ds = pydicom.dcmread(path)
-        return ds, pixel_array(ds, decoding_plugin="pylibjpeg")
+        return ds, pixel_array(ds, decoding_plugin="gdcm")
     program = next((p for start, p in UNPACK.items() if syntax.startswith(start)), "dcmconv")
     plain = folder / "plain.dcm"
     done = subprocess.run([program, "+te", path, plain], capture_output=True, timeout=60)
