@@ -62,7 +62,7 @@ def agrees(image: Image, ds: Dataset, stored: np.ndarray, lossy: bool) -> bool:
         expected = expected @ np.array(LUMINANCE)
     slope, intercept = float(ds.get("RescaleSlope", 1) or 1), float(ds.get("RescaleIntercept", 0))
     expected = expected.reshape(-1, *image.pixels.shape[-2:]) * slope + intercept
-    allowed = (3.0 if lossy else 1e-3) * slope
+    allowed = 3.0 * slope if lossy else 1e-6 * max(1000.0, np.abs(expected).max())  # of float32
     got = image.slices()
     places = range(len(expected))
     return len(got) == len(expected) and all(
@@ -102,7 +102,7 @@ def quiet() -> None:
 
 def test_pydicoms_files_have_the_pixels_of_the_second_decoder(tmp_path: Path) -> None:
     counts, differ = compare(sorted(PYDICOM.glob("*.dcm")), tmp_path)
-    assert differ == [] and counts["compared"] >= 50, counts
+    assert differ == [] and counts["compared"] >= 35, counts
 
 
 def test_public_files_have_the_pixels_of_the_second_decoder(
@@ -110,4 +110,4 @@ def test_public_files_have_the_pixels_of_the_second_decoder(
 ) -> None:
     files = sorted(p for p in (shared_data / "dicom").rglob("*") if p.is_file())
     counts, differ = compare(files, tmp_path)
-    assert differ == [] and counts["compared"] >= 100, counts
+    assert differ == [] and counts["compared"] >= 110, counts
