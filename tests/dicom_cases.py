@@ -59,8 +59,14 @@ def marked_report(image: Image) -> Report:
     heatmap = np.where(high, 0.9, 0.1).astype(np.float32)
     signed = np.where(high, 0.8, -0.2).astype(np.float32)
     change = report_cases.make_change(image.grid, map=signed)
-    study = Study(image, priors=(Study(image),))
+    source = image.source
+    study = Study(image, source.patient_id, source.study_date, priors=(Study(image),))
     return report_cases.make_report(study=study, heatmap=heatmap, change=change)
+
+
+def texts(made: Dataset) -> set[str]:
+    """All text values of a structured report."""
+    return {str(element.value) for element in made.iterall() if element.keyword == "TextValue"}
 
 
 def _header(photometric: str) -> Dataset:

@@ -252,6 +252,32 @@ def test_monochrome1_is_inverted_with_its_window(tmp_path: Path) -> None:
     assert "MONOCHROME1 inverted" in image.source.notes
 
 
+def test_the_window_of_several_fits_the_body_part_of_a_ct_and_is_recorded(tmp_path: Path) -> None:
+    def shown(**change: Any) -> tuple[Any, str]:
+        ds = dataset("CT_small.dcm")
+        for keyword, value in change.items():
+            setattr(ds, keyword, value)
+        ds.save_as(tmp_path / "ct.dcm")
+        image = read_image(tmp_path / "ct.dcm")
+        return image.window, next(note for note in image.source.notes if "window" in note)
+
+    several = {
+        "WindowCenter": [500, -600, 40],
+        "WindowWidth": [3000, 1500, 80],
+        "WindowCenterWidthExplanation": ["BONE", "LUNG", "BRAIN"],
+    }
+    window, note = shown(BodyPartExamined="HEAD", **several)
+    assert window == (40, 80)
+    assert note == "declares 3 windows, shown with number 3 (BRAIN), centre 40, width 80"
+    assert shown(BodyPartExamined="CHEST", **several)[0] == (-600, 1500)
+    assert shown(Modality="MR", **several)[0] == (500, 3000)
+    assert shown(WindowCenter=None, WindowWidth=None, BodyPartExamined="HEAD") == (
+        (40, 80),
+        "declares no window: shown as CT of HEAD, centre 40, width 80",
+    )
+    assert shown(WindowCenter=10, WindowWidth=20, BodyPartExamined="HEAD")[0] == (10, 20)
+
+
 def test_hounsfield_units_are_not_inverted(tmp_path: Path) -> None:
     ds = dataset("CT_small.dcm")
     ds.PhotometricInterpretation = "MONOCHROME1"

@@ -60,7 +60,7 @@ class Image:
         spacing_mm: millimetres between pixel centres along each axis of `pixels`, or None.
         modality: DICOM code ("MR", "CT", "CR", "DX"), or None when unknown.
         body_part: DICOM term in upper case ("BRAIN", "CHEST"), or None when unknown.
-        window: centre and width that the file declares for display, in the units of `pixels`.
+        window: centre and width for display, in the units of `pixels`; a note says whose they are.
         directions: letters (of L R A P H F) towards which the columns (+w) and the rows (+h)
             run, where a file without position says so (radiographs); not needed with an affine.
         source: the file it came from.

@@ -36,7 +36,6 @@ def secondary_capture(report: Report, sources: Sources) -> SCImage:
         study_date=first.StudyDate,
         study_time=first.StudyTime,
         referring_physician_name=first.ReferringPhysicianName,
-        specific_character_set=first.get("SpecificCharacterSet"),
         **instance(report, "SC", "overlay", 1),
     )
     made.PatientOrientation = None  # several panels: the letters are drawn into each

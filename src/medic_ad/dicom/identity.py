@@ -47,6 +47,7 @@ def instance(report: Report, series: str, kind: str, number: int) -> dict[str, A
         "manufacturer_model_name": record["model"][:64],
         "software_versions": record["medic_ad"],
         "device_serial_number": record["weights_sha256"],
+        "specific_character_set": "ISO_IR 192",  # generated text is Unicode, whatever the source is
     }
 
 

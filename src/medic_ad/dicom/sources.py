@@ -22,12 +22,15 @@ _OWNER = (
 # What it is identified and laid out by; of a patient's file nothing else is copied.
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _KEPT = (
-    "SpecificCharacterSet", "IssuerOfPatientID", "StudyDescription", "PatientAge", "Modality",
+    "IssuerOfPatientID", "StudyDescription", "PatientAge", "Modality",
     "Laterality", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", "PixelSpacing",
     "SliceThickness", "PatientOrientation",
 )  # fmt: skip
-
-
+_PLACES = (
+    "FrameOfReferenceUID", "PositionReferenceIndicator", "ImagePositionPatient",
+    "ImageOrientationPatient", "SpacingBetweenSlices", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
 # Classes whose objects must lie in a frame of reference (PS3.3 A); one without it is not marked.
 _PLACED_CLASSES = {
     uid.CTImageStorage, uid.MRImageStorage, uid.PositronEmissionTomographyImageStorage,
@@ -36,12 +39,6 @@ _PLACED_CLASSES = {
     uid.LegacyConvertedEnhancedMRImageStorage, uid.LegacyConvertedEnhancedPETImageStorage,
     uid.RTImageStorage,
 }  # fmt: skip
-
-_PLACES = (
-    "FrameOfReferenceUID", "PositionReferenceIndicator", "ImagePositionPatient",
-    "ImageOrientationPatient", "SpacingBetweenSlices", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-)  # fmt: skip
 # Classes of one frame; files that hold several all the same must not be referred to by frame.
 _ONE_FRAME = {
     uid.SecondaryCaptureImageStorage, uid.CTImageStorage, uid.MRImageStorage,
@@ -123,6 +120,19 @@ def sources_of(image: Image) -> Sources:
     own = _is_uid(space) and space not in (source.study_instance_uid, source.series_instance_uid)
     placed = image.affine is not None and own
     return Sources(tuple(_reduced(h, placed) for h in headers), source.frames, placed)
+
+
+def evidence_of(image: Image) -> list[Dataset]:
+    """What identifies the instances of an earlier date, for reference; empty without valid UIDs."""
+    source, out = image.source, []
+    for instance in source.sop_instance_uids:
+        uids = source.study_instance_uid, source.series_instance_uid, instance, source.sop_class_uid
+        if all(_is_uid(text) for text in uids):
+            made = Dataset()
+            for keyword, text in zip(_UIDS, uids, strict=True):
+                setattr(made, keyword, text)
+            out.append(made)
+    return out
 
 
 def _reduced(header: Dataset, placed: bool) -> Dataset:

@@ -29,13 +29,13 @@ _DECISIONS = {
 def structured_report(
     report: Report,
     sources: Sources,
-    priors: Sequence[Sources],
+    earlier: Sequence[Dataset],
     others: Mapping[str, Dataset],
 ) -> sr.ComprehensiveSR:
     """Decision, change and a measurement group for each finding.
 
     Args:
-        priors: instances of the earlier dates, named as other evidence.
+        earlier: instances of the earlier dates, named as other evidence.
         others: objects made beside this one by name, evidence too; the findings are the segments
             of the first.
     """
@@ -61,7 +61,7 @@ def structured_report(
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    evidence = [*others.values(), *sources.headers, *(h for p in priors for h in p.headers)]
+    evidence = [*others.values(), *sources.headers, *earlier]
     made = sr.ComprehensiveSR(
         evidence=evidence,
         content=content[0],

@@ -16,7 +16,7 @@ from medic_ad.dicom.maps import (
     heatmap_segmentation,
     region_segmentation,
 )
-from medic_ad.dicom.sources import sources_of
+from medic_ad.dicom.sources import evidence_of, sources_of
 from medic_ad.dicom.structured import structured_report
 from medic_ad.report import Report
 from medic_ad.report.files import put_files
@@ -72,8 +72,7 @@ def write_dicom(report: Report, folder: str | Path) -> list[Path]:
 def dicom_objects(report: Report) -> dict[str, Dataset]:
     """The objects of `write_dicom` by the names of their files."""
     sources = sources_of(report.study.image)
-    dated = [p.image for p in report.study.priors if p.image.source.format == "DICOM"]
-    priors = [sources_of(image) for image in dated]
+    earlier = [made for prior in report.study.priors for made in evidence_of(prior.image)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sources that break the standard in ways we tolerate
         made: dict[str, Dataset | None] = {}
@@ -87,5 +86,5 @@ def dicom_objects(report: Report) -> dict[str, Dataset]:
             made["change-seg.dcm"] = change_segmentation(report, sources)
         made["overlay-sc.dcm"] = secondary_capture(report, sources)
         objects: dict[str, Dataset] = {k: v for k, v in made.items() if v is not None}
-        objects["report-sr.dcm"] = structured_report(report, sources, priors, objects)
+        objects["report-sr.dcm"] = structured_report(report, sources, earlier, objects)
     return objects

@@ -25,7 +25,8 @@ from medic_ad.readers.dicom_files import (
     series_paths,
 )
 from medic_ad.readers.dicom_geometry import lone_affine, planes_of, projection_spacing, stack
-from medic_ad.readers.dicom_pixels import decode, display_window, kind_of
+from medic_ad.readers.dicom_pixels import decode, kind_of
+from medic_ad.readers.dicom_window import choose_window
 
 MAX_WARNINGS = 3  # of the library, kept in the notes of an image
 # What may tell two images at one place apart, for messages.
@@ -204,9 +205,8 @@ def _assemble(path: Path, files: list[DicomFile], notes: list[str]) -> Image:
         notes.append("rescale applied (slope {:g}, intercept {:g})".format(*rescales.pop()))
     elif rescales:
         notes.append("rescale applied (slope and intercept of each slice)")
-    window = display_window(first, mirror)
-    if window is not None:
-        notes.append(f"declares the window centre {window[0]:g}, width {window[1]:g}")
+    window, note = choose_window(first, mirror)
+    notes += [note] if note else []
     shown = [owner[index] for (index,) in layout.places]  # file and frame of each slice
     ordered = dict.fromkeys(number for number, _ in shown)
     source = _source(path, [files[number] for number in ordered], notes)

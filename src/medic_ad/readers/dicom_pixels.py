@@ -17,12 +17,15 @@ from medic_ad.readers.common import cause, to_grey
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # Who decodes a compressed transfer syntax, by the start of its UID.
 _PACKAGES = (
-    ("1.2.840.10008.1.2.4.5", "python-gdcm"),  # JPEG
-    ("1.2.840.10008.1.2.4.7", "python-gdcm"),  # JPEG lossless
+    ("1.2.840.10008.1.2.4.5", "pylibjpeg-libjpeg"),  # JPEG
+    ("1.2.840.10008.1.2.4.7", "pylibjpeg-libjpeg"),  # JPEG lossless
     ("1.2.840.10008.1.2.4.8", "pyjpegls"),  # JPEG-LS
     ("1.2.840.10008.1.2.4.9", "pylibjpeg-openjpeg"),  # JPEG 2000
     ("1.2.840.10008.1.2.4.20", "pylibjpeg-openjpeg"),  # high-throughput JPEG 2000
 )
+# pydicom's plugins in the order they are tried. GDCM's is left out: on damaged JPEG data its C++
+# exception ends the whole process.
+_PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom")
 
 
 @dataclass(frozen=True)
@@ -98,15 +101,6 @@ def decode(dataset: Dataset, name: str) -> Frames:
     return Frames(pixels, mirror, tuple(rescales), tuple(notes))
 
 
-def display_window(dataset: Dataset, mirror: float | None) -> tuple[float, float] | None:
-    """Centre and width of the first VOI window of the first frame, None when not declared."""
-    holder = frame_item(dataset, 0, "FrameVOILUTSequence") or dataset
-    centre, width = (_first(holder.get(key)) for key in ("WindowCenter", "WindowWidth"))
-    if centre is None or width is None or not width > 0:
-        return None
-    return (centre if mirror is None else mirror - centre), width
-
-
 def kind_of(dataset: Dataset) -> str:
     """What a file calls itself, for messages."""
     uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
@@ -123,7 +117,9 @@ def _stored(dataset: Dataset, name: str, notes: list[str]) -> NDArray[Any]:
     syntax = meta.TransferSyntaxUID
     package = next((p for start, p in _PACKAGES if syntax.startswith(start)), None)
     try:
-        available = get_decoder(syntax).is_available
+        decoder = get_decoder(syntax)
+        plugins = [name for name in _PLUGINS if name in decoder.available_plugins]
+        available = bool(plugins) or (decoder.is_available and not syntax.is_encapsulated)
     except NotImplementedError:  # what pydicom raises for a syntax that it has no decoder for
         available, package = False, None
     if not available:
@@ -138,12 +134,22 @@ def _stored(dataset: Dataset, name: str, notes: list[str]) -> NDArray[Any]:
             f"{syntax.name} ({syntax}); {remedy}."
         )
     try:
-        return pixel_array(dataset)
+        return _decoded(dataset, plugins)
     except Exception as error:  # decoders raise whatever they like on damaged data
         raise ReadError(
             f"{name}: expected complete pixel data ({syntax.name}), came data that cannot be "
             f"decoded ({cause(error)}); copy or export the file again."
         ) from error
+
+
+def _decoded(dataset: Dataset, plugins: list[str]) -> NDArray[Any]:
+    """By the first plugin that can; uncompressed data needs none."""
+    for plugin in plugins[:-1]:
+        try:
+            return pixel_array(dataset, decoding_plugin=plugin)
+        except Exception:  # of the last one the error is told
+            continue
+    return pixel_array(dataset, decoding_plugin=plugins[-1] if plugins else "")
 
 
 def _to_units(
@@ -152,7 +158,7 @@ def _to_units(
     item = frame_item(dataset, frame, "PixelValueTransformationSequence") or dataset
     if dataset.get("ModalityLUTSequence"):
         return apply_modality_lut(stored, dataset), None
-    slope, intercept = (_first(item.get(key)) for key in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = (first_number(item.get(key)) for key in ("RescaleSlope", "RescaleIntercept"))
     if slope is None or intercept is None or (slope, intercept) == (1.0, 0.0):
         return stored, None
     return stored * slope + intercept, (slope, intercept)
@@ -173,7 +179,7 @@ def _holds_padding(dataset: Dataset, stored: NDArray[Any]) -> bool:
     return isinstance(value, int) and bool((stored == value).any())
 
 
-def _first(value: Any) -> float | None:
+def first_number(value: Any) -> float | None:
     """The first number of a value that may be multiple, text or absent."""
     if value is None:
         return None

@@ -72,7 +72,7 @@ def grey_limits(image: Image) -> tuple[float, float, str]:
     """Black and white points for display, and words that say where they come from."""
     if image.window is not None:
         centre, width = image.window
-        words = f"window C {centre:.5g} W {width:.5g} (declared by the file)"
+        words = f"window C {centre:.5g} W {width:.5g}"
         return centre - width / 2, centre + width / 2, words
     step = 1 + image.pixels.size // _SAMPLE
     low, high = (float(v) for v in np.percentile(image.pixels.ravel()[::step], (0.5, 99.5)))

@@ -1,0 +1,27 @@
+"""A short run of the fuzzing command: damaged files are read or refused, nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(__file__).parents[1] / "benchmarks" / "dicom_fuzz.py"
+
+
+def test_damaged_files_are_read_or_refused() -> None:
+    if importlib.util.find_spec("hypothesis") is None:
+        pytest.skip("hypothesis is not installed (extra test)")
+    words = [sys.executable, str(COMMAND), "--cases", "400", "--seed", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    match = re.search(
+        r"(\d+) cases .* (\d+) read, (\d+) refused, 0 unclear, 0 crashed", done.stdout
+    )
+    assert match is not None, done.stdout
+    cases, read, refused = map(int, match.groups())
+    assert cases == read + refused and cases >= 400 and read >= 20 and refused >= 100
