@@ -46,6 +46,9 @@ def second(path: Path, folder: Path) -> tuple[Dataset, np.ndarray] | None:
         return None
     kind = "<i" if ds.PixelRepresentation else "<u"
     values = np.frombuffer(ds.PixelData, f"{kind}{ds.BitsAllocated // 8}")
+    if ds.PixelRepresentation:  # the sign is the highest bit stored, not allocated (PS3.5 8.1.1)
+        spare = ds.BitsAllocated - ds.BitsStored
+        values = (values << spare) >> spare
     size = int(ds.get("NumberOfFrames") or 1), ds.Rows, ds.Columns
     values = values[: np.prod(size) * ds.SamplesPerPixel]
     if ds.SamplesPerPixel == 3:
@@ -79,7 +82,9 @@ def compare(files: list[Path], folder: Path) -> tuple[Counter[str], list[str]]:
         except (MedicADError, pydicom.errors.InvalidDicomError):
             continue
         plain = header.get("PhotometricInterpretation") in ("MONOCHROME2", "RGB", "YBR_FULL_422")
-        if not plain or "PerFrameFunctionalGroupsSequence" in header:
+        if not plain or {"PerFrameFunctionalGroupsSequence", "ModalityLUTSequence"} & set(
+            dir(header)
+        ):
             counts["other"] += 1  # palettes, inverted, rescaled by frame: other tests
             continue
         syntax = header.file_meta.get("TransferSyntaxUID")
