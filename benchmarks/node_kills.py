@@ -15,12 +15,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pydicom
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from node_cases import Archive, alive, running, send, sources, until  # noqa: E402
+from node_cases import Archive, ended, running, send, sources, until  # noqa: E402
 from road_cases import planted, write_dicom  # noqa: E402
 
 WORKERS = 2
@@ -50,7 +51,7 @@ def main(kills: int = 200, seed: int = 0) -> dict[str, object]:
                 time.sleep(luck.uniform(0, LONGEST_SECONDS))
                 under_way += node.health()["running"] > 0
                 os.kill(worker, signal.SIGKILL)
-                until(lambda dead=worker: not alive(dead), "its end")
+                until(partial(ended, worker), "its end")
             done_before_the_last_kill = node.health()["done"]
             until(lambda: backlog() == 0, "the rest of the studies", 300)
             health = node.health()

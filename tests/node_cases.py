@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -113,8 +114,12 @@ class RunningNode:
         return json.loads(self.get("health"))
 
     def get(self, page: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/{page}", timeout=10) as answer:
-            return answer.read()
+        try:
+            address = f"http://127.0.0.1:{self.http}/{page}"
+            with urllib.request.urlopen(address, timeout=WAIT_SECONDS) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:  # 503 while a worker is missing
+            return error.read()
 
     def workers(self) -> list[int]:
         """Process ids of the workers: grandchildren, below the fork server."""
@@ -137,14 +142,18 @@ def running(folder: Path, results: str, port: int = 0, **options: object) -> Ite
 
 
 def send(
-    port: int, files: list[Path], title: str = "SENDER", called: str = "MEDIC_AD"
+    port: int,
+    files: list[Path],
+    title: str = "SENDER",
+    called: str = "MEDIC_AD",
+    timeout: float = WAIT_SECONDS,
 ) -> list[int]:
     """C-STORE statuses of MR files sent over one association; -1 where there was no answer.
 
     Fewer than files where the association was refused or ended.
     """
     entity = AE(title)
-    entity.dimse_timeout = entity.network_timeout = WAIT_SECONDS
+    entity.dimse_timeout = entity.network_timeout = timeout
     entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
     link = entity.associate("127.0.0.1", port, ae_title=called)
     statuses = []
@@ -166,9 +175,10 @@ def sources(report: pydicom.Dataset) -> set[str]:
     }
 
 
-def alive(pid: int) -> bool:
+def ended(pid: int) -> bool:
+    """Whether there is no such process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
-    return True
+        return True
+    return False

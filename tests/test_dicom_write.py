@@ -160,7 +160,8 @@ def test_the_structured_report_says_what_the_report_says(tmp_path: Path) -> None
     write_dicom(report, tmp_path / "out")
     made = highdicom.sr.srread(tmp_path / "out" / "report-sr.dcm")
     assert made.CompletionFlag == "COMPLETE" and made.VerificationFlag == "UNVERIFIED"
-    (group,) = made.content.get_volumetric_roi_measurement_groups()
+    content: Any = made.content
+    (group,) = content.get_volumetric_roi_measurement_groups()
     finding, (name, uid) = report.findings[0], trackings(report)[0]
     assert (group.tracking_identifier, group.tracking_uid) == (name, uid)
     values = {m.name.meaning: (m.value, m.unit.value) for m in group.get_measurements()}
@@ -173,7 +174,7 @@ def test_the_structured_report_says_what_the_report_says(tmp_path: Path) -> None
     assert group.reference_type.meaning == "Referenced Segment"
     assert segment.SOPInstanceUID in referred(made)
     assert segment.SegmentSequence[0].TrackingUID == uid
-    whole = made.content.get_image_measurement_groups()[0]
+    whole = content.get_image_measurement_groups()[0]
     answers = {q.name.meaning: q.value.meaning for q in whole.get_qualitative_evaluations()}
     assert answers.pop("Algorithm Family") == "Artificial Intelligence"
     assert answers == {"decision": "Abnormal", "change since the prior": "worse"}
@@ -234,7 +235,7 @@ def test_the_same_read_has_the_same_uids_and_other_weights_have_others(tmp_path:
 def test_tracking_uids_persist_over_dates(monkeypatch: pytest.MonkeyPatch) -> None:
     course_cases.seer(monkeypatch)
     model = course_cases.calibrated()
-    left, right = (20.0, 20.0), (42.0, 44.0)
+    left, right = (20, 20), (42, 44)
     dates = [[(left, 4)], [(left, 5), (right, 4)], [(left, 6), (right, 5)]]
     read_on = []
     for count in (1, 2, 3):

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pydicom
@@ -17,7 +18,7 @@ import pytest
 pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
 pytest.importorskip("prometheus_client", reason="the extra `node` is not installed")
 
-from node_cases import Archive, RunningNode, alive, running, send, sources, until
+from node_cases import Archive, RunningNode, ended, running, send, sources, until
 from prometheus_client.parser import text_string_to_metric_families
 from road_cases import planted, write_dicom
 
@@ -173,7 +174,7 @@ def test_a_stop_finishes_the_job_under_way_and_keeps_the_others(tmp_path: Path) 
             until(lambda: node.health()["running"] == 1, "the first job")
             [worker] = node.workers()
             assert node.stop() == 0
-            assert node.log()[-1]["event"] == "node stopped" and not alive(worker)
+            assert node.log()[-1]["event"] == "node stopped" and ended(worker)
         assert len(archive.reports()) < 4
         with running(tmp_path / "node", archive.address):
             until(lambda: len(archive.reports()) == 4, "the other jobs")
@@ -190,7 +191,7 @@ def test_killed_workers_lose_and_double_nothing(tmp_path: Path) -> None:
                 [worker] = until(node.workers, "a worker")
                 time.sleep(luck.uniform(0.0, 1.5))
                 os.kill(worker, signal.SIGKILL)
-                until(lambda dead=worker: not alive(dead), "its end")
+                until(partial(ended, worker), "its end")
             assert node.stop(signal.SIGKILL) == -signal.SIGKILL
         with running(tmp_path / "node", archive.address, attempts=100) as node:
             until(lambda: settled(node) and node.health()["done"] == len(files), "all jobs")

@@ -101,7 +101,8 @@ def test_tls_lets_in_who_has_a_certificate_of_the_authority(tmp_path: Path) -> N
                 folder=tmp_path,
                 results="dicoms://A@h:1",
                 authorities=tmp_path / "node.pem",
-                **names[name],
+                certificate=names[name]["certificate"],
+                private_key=names[name]["private_key"],
             )
             entity = AE("SENDER")
             entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)

@@ -38,7 +38,7 @@ def stored(pacs: Orthanc, folder: Path, patient: str) -> dict[str, Dataset]:
         "other": write_dicom(folder / "other.dcm", now.prior, f"{patient}*", TODAY - 5 * day),
         "ct": write_dicom(folder / "ct.dcm", now.prior, patient, TODAY - 3 * day, modality="CT"),
     }
-    read = {name: pydicom.dcmread(path) for name, path in made.items()}
+    read: dict[str, Dataset] = {name: pydicom.dcmread(path) for name, path in made.items()}
     pacs.client.store_instances(list(read.values()))
     return read
 

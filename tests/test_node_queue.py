@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,14 +56,18 @@ def test_an_image_that_comes_while_its_unit_is_read_makes_it_read_again(tmp_path
     assert states(queue) == {"waiting": 1} and claimed(queue).revision == 2
 
 
-def test_a_unit_is_not_due_before_it_settled(tmp_path: Path) -> None:
+def test_a_unit_is_not_due_before_it_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0, time=lambda: clock.now)
+    monkeypatch.setattr("medic_ad.node.queue.time", clock)
     queue = Queue(tmp_path / "q", "w")
-    queue.accept("a", "unit", 0.4)
-    time.sleep(0.2)
-    queue.accept("b", "unit", 0.4)
-    time.sleep(0.25)
+    queue.accept("a", "unit", 10)
+    clock.now += 6
+    queue.accept("b", "unit", 10)
+    clock.now += 6
     assert queue.claim(1) is None
-    time.sleep(0.2)
+    clock.now += 5
     assert claimed(queue).revision == 2
 
 

@@ -126,11 +126,11 @@ def test_transfer_syntax_without_decoder_names_the_package(
 ) -> None:
     monkeypatch.setattr(
         "medic_ad.readers.dicom_pixels.get_decoder",
-        lambda uid: SimpleNamespace(is_available=False),
+        lambda uid: SimpleNamespace(is_available=False, available_plugins=()),
     )
     names = {
         "MR_small_jpeg_ls_lossless.dcm": ("JPEG-LS Lossless", "pyjpegls"),
-        "SC_rgb_jpeg_gdcm.dcm": ("JPEG Lossless", "python-gdcm"),
+        "SC_rgb_jpeg_gdcm.dcm": ("JPEG Lossless", "pylibjpeg-libjpeg"),
         "MR_small_jp2klossless.dcm": ("JPEG 2000", "pylibjpeg-openjpeg"),
     }
     for name, (syntax, package) in names.items():
@@ -138,6 +138,14 @@ def test_transfer_syntax_without_decoder_names_the_package(
         assert expected == "pixels in a transfer syntax that this installation decodes"
         assert came.startswith(syntax) and "1.2.840.10008.1.2.4." in came
         assert remedy == f"install the package that decodes it (pip install {package})"
+
+
+def test_a_jpeg_whose_tables_are_torn_does_not_end_the_process(tmp_path: Path) -> None:
+    """GDCM's decoder would, by an exception in C++."""
+    whole = Path(str(get_testdata_file("SC_rgb_dcmtk_+eb+cy+np.dcm"))).read_bytes()
+    (tmp_path / "a.dcm").write_bytes(whole[:1960] + whole[1965:])
+    expected, came, _ = refused(tmp_path / "a.dcm")
+    assert expected.startswith("complete pixel data") and "cannot be decoded" in came
 
 
 def test_transfer_syntax_that_nothing_decodes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pixel values against a second decoder: DCMTK for all but JPEG 2000, which has OpenJPEG."""
+"""Pixel values against a second decoder: DCMTK for all but JPEG 2000, which has GDCM."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def second(path: Path, folder: Path) -> tuple[Dataset, np.ndarray] | None:
     syntax = str(pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID)
     if syntax.startswith(JPEG_2000):
         ds = pydicom.dcmread(path)
-        return ds, pixel_array(ds, decoding_plugin="pylibjpeg")
+        return ds, pixel_array(ds, decoding_plugin="gdcm")
     program = next((p for start, p in UNPACK.items() if syntax.startswith(start)), "dcmconv")
     plain = folder / "plain.dcm"
     done = subprocess.run([program, "+te", path, plain], capture_output=True, timeout=60)
@@ -46,6 +46,9 @@ def second(path: Path, folder: Path) -> tuple[Dataset, np.ndarray] | None:
         return None
     kind = "<i" if ds.PixelRepresentation else "<u"
     values = np.frombuffer(ds.PixelData, f"{kind}{ds.BitsAllocated // 8}")
+    if ds.PixelRepresentation:  # the sign is the highest bit stored, not allocated (PS3.5 8.1.1)
+        spare = ds.BitsAllocated - ds.BitsStored
+        values = (values << spare) >> spare
     size = int(ds.get("NumberOfFrames") or 1), ds.Rows, ds.Columns
     values = values[: np.prod(size) * ds.SamplesPerPixel]
     if ds.SamplesPerPixel == 3:
@@ -62,7 +65,7 @@ def agrees(image: Image, ds: Dataset, stored: np.ndarray, lossy: bool) -> bool:
         expected = expected @ np.array(LUMINANCE)
     slope, intercept = float(ds.get("RescaleSlope", 1) or 1), float(ds.get("RescaleIntercept", 0))
     expected = expected.reshape(-1, *image.pixels.shape[-2:]) * slope + intercept
-    allowed = (3.0 if lossy else 1e-3) * slope
+    allowed = 3.0 * slope if lossy else 1e-6 * max(1000.0, np.abs(expected).max())  # of float32
     got = image.slices()
     places = range(len(expected))
     return len(got) == len(expected) and all(
@@ -79,7 +82,9 @@ def compare(files: list[Path], folder: Path) -> tuple[Counter[str], list[str]]:
         except (MedicADError, pydicom.errors.InvalidDicomError):
             continue
         plain = header.get("PhotometricInterpretation") in ("MONOCHROME2", "RGB", "YBR_FULL_422")
-        if not plain or "PerFrameFunctionalGroupsSequence" in header:
+        if not plain or {"PerFrameFunctionalGroupsSequence", "ModalityLUTSequence"} & set(
+            dir(header)
+        ):
             counts["other"] += 1  # palettes, inverted, rescaled by frame: other tests
             continue
         syntax = header.file_meta.get("TransferSyntaxUID")
@@ -102,7 +107,7 @@ def quiet() -> None:
 
 def test_pydicoms_files_have_the_pixels_of_the_second_decoder(tmp_path: Path) -> None:
     counts, differ = compare(sorted(PYDICOM.glob("*.dcm")), tmp_path)
-    assert differ == [] and counts["compared"] >= 50, counts
+    assert differ == [] and counts["compared"] >= 35, counts
 
 
 def test_public_files_have_the_pixels_of_the_second_decoder(
@@ -110,4 +115,4 @@ def test_public_files_have_the_pixels_of_the_second_decoder(
 ) -> None:
     files = sorted(p for p in (shared_data / "dicom").rglob("*") if p.is_file())
     counts, differ = compare(files, tmp_path)
-    assert differ == [] and counts["compared"] >= 100, counts
+    assert differ == [] and counts["compared"] >= 110, counts

@@ -25,7 +25,6 @@ LIBRARIES = (
     "pydicom",
     "highdicom",
     "pylibjpeg",
-    "python-gdcm",
     "nibabel",
     "Pillow",
     "SimpleITK",

@@ -49,10 +49,10 @@ def action_of(element: DataElement) -> str:
     listed = table().get((tag.group, tag.element))
     if vr in ("DA", "DT") and "Birth" not in element.keyword:
         return SHIFT
+    if vr == "UI" and listed != REMOVE:
+        return MAP
     if listed is not None:
         return EMPTY if vr == "TM" and listed == REMOVE else listed
-    if vr == "UI":
-        return MAP
     if vr in ("PN", "TM"):
         return EMPTY
     return REMOVE if vr in _FREE_TEXT or vr == "UN" or not dictionary_has_tag(tag) else KEEP

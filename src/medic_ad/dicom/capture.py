@@ -38,7 +38,7 @@ def secondary_capture(report: Report, sources: Sources) -> SCImage:
         referring_physician_name=first.ReferringPhysicianName,
         **instance(report, "SC", "overlay", 1),
     )
-    made.PatientOrientation = None  # several panels: the letters are drawn into each
+    made["PatientOrientation"].value = None  # several panels: the letters are drawn into each
     made.BurnedInAnnotation = "YES"  # dates and words; names never
     made.Laterality = first.get("Laterality")
     made.SourceImageSequence = [_reference(header) for header in sources.headers]

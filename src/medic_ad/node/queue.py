@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,21 +75,23 @@ class Job:
 
 
 class Queue:
-    """Jobs of one set of weights; safe to share between threads and processes by its path."""
+    """Jobs of one set of weights; threads share one, every process opens its own."""
 
     def __init__(self, path: Path, weights: str) -> None:
-        self.path, self.weights = path, weights
+        self.weights = weights
+        # One connection for all threads: the last one to close would write the whole log back.
+        self._base = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        self._lock = threading.Lock()
         with self._open() as base:
+            base.execute("PRAGMA synchronous = FULL")  # an answered C-STORE survives a power cut
             base.executescript("PRAGMA journal_mode = WAL;" + _TABLES)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        base = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            base.execute("PRAGMA synchronous = FULL")  # an answered C-STORE survives a power cut
-            yield base
-        finally:
-            base.close()
+        with self._lock:
+            yield self._base
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

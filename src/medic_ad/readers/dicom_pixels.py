@@ -17,12 +17,15 @@ from medic_ad.readers.common import cause, to_grey
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # Who decodes a compressed transfer syntax, by the start of its UID.
 _PACKAGES = (
-    ("1.2.840.10008.1.2.4.5", "python-gdcm"),  # JPEG
-    ("1.2.840.10008.1.2.4.7", "python-gdcm"),  # JPEG lossless
+    ("1.2.840.10008.1.2.4.5", "pylibjpeg-libjpeg"),  # JPEG
+    ("1.2.840.10008.1.2.4.7", "pylibjpeg-libjpeg"),  # JPEG lossless
     ("1.2.840.10008.1.2.4.8", "pyjpegls"),  # JPEG-LS
     ("1.2.840.10008.1.2.4.9", "pylibjpeg-openjpeg"),  # JPEG 2000
     ("1.2.840.10008.1.2.4.20", "pylibjpeg-openjpeg"),  # high-throughput JPEG 2000
 )
+# pydicom's plugins in the order they are tried. GDCM's is left out: on damaged JPEG data its C++
+# exception ends the whole process.
+_PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom")
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,9 @@ def _stored(dataset: Dataset, name: str, notes: list[str]) -> NDArray[Any]:
     syntax = meta.TransferSyntaxUID
     package = next((p for start, p in _PACKAGES if syntax.startswith(start)), None)
     try:
-        available = get_decoder(syntax).is_available
+        decoder = get_decoder(syntax)
+        plugins = [name for name in _PLUGINS if name in decoder.available_plugins]
+        available = bool(plugins) or (decoder.is_available and not syntax.is_encapsulated)
     except NotImplementedError:  # what pydicom raises for a syntax that it has no decoder for
         available, package = False, None
     if not available:
@@ -129,12 +134,22 @@ def _stored(dataset: Dataset, name: str, notes: list[str]) -> NDArray[Any]:
             f"{syntax.name} ({syntax}); {remedy}."
         )
     try:
-        return pixel_array(dataset)
+        return _decoded(dataset, plugins)
     except Exception as error:  # decoders raise whatever they like on damaged data
         raise ReadError(
             f"{name}: expected complete pixel data ({syntax.name}), came data that cannot be "
             f"decoded ({cause(error)}); copy or export the file again."
         ) from error
+
+
+def _decoded(dataset: Dataset, plugins: list[str]) -> NDArray[Any]:
+    """By the first plugin that can; uncompressed data needs none."""
+    for plugin in plugins[:-1]:
+        try:
+            return pixel_array(dataset, decoding_plugin=plugin)
+        except Exception:  # of the last one the error is told
+            continue
+    return pixel_array(dataset, decoding_plugin=plugins[-1] if plugins else "")
 
 
 def _to_units(

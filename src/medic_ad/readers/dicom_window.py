@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from pydicom.dataset import Dataset
 
@@ -63,7 +64,7 @@ def _declared(dataset: Dataset) -> list[tuple[Window, str]]:
     return out
 
 
-def _values(value: object) -> list:
+def _values(value: Any) -> list:
     if value is None or value == "":
         return []
     if isinstance(value, (str, bytes)) or not hasattr(value, "__getitem__"):
