@@ -12,6 +12,7 @@ import evaluate_cases as cases
 import numpy as np
 import pytest
 import table_cases
+import tiny
 from nltk.translate.bleu_score import corpus_bleu
 from table_cases import figures, value
 
@@ -108,6 +109,25 @@ def test_the_stock_class_holds_no_second_copy_of_the_weights():
         assert parameter.data_ptr() == ours[name].data_ptr(), name
         shared += 1
     assert shared > 30
+
+
+def test_a_stock_checkpoint_is_asked_and_has_forgotten_nothing(tmp_path):
+    """Any Qwen2.5-VL folder, never trained or calibrated here."""
+    tiny.published_checkpoint(tmp_path / "stock")
+    path = table_cases.table(tmp_path / "heads", {"test": 2})
+    rows = [
+        dataclasses.replace(s, question=ASKED[0][0], answer=ASKED[0][1]) for s in read_samples(path)
+    ]
+    write_samples(rows, path, read_info(path))
+    arguments = language.LanguageArguments(
+        str(path), str(tmp_path / "stock"), out=str(tmp_path / "out"), resamples=20
+    )
+    language.main(arguments)
+    seen = figures(tmp_path / "out", "language")
+    without = f"stock, {language.WITHOUT}"
+    assert value(seen, "logits equal the stock class's, bit for bit", without)["value"] == 1
+    assert value(seen, "accuracy", without)["n"] == 2
+    assert not [p for p in seen["parts"] if p["title"].startswith("Text beside map")]
 
 
 def test_kinds_of_questions_are_the_types_of_templated_sets():
