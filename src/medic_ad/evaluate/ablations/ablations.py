@@ -53,7 +53,7 @@ class AblationsArguments:
     model: str = field(default="nano", metadata={"help": "whose backbone the rows stand on"})
     out: str = field(default="out/ablations", metadata={"help": "folder of runs and the table"})
     seeds: int = field(default=3, metadata={"help": "runs a row"})
-    steps: int = field(default=120, metadata={"help": "of every run, about a minute on 2 cores"})
+    steps: int = field(default=100, metadata={"help": "of every run, about a minute on 2 cores"})
     batch: int = field(default=12, metadata={"help": "scans or pairs a step"})
     base_steps: int = field(
         default=250, metadata={"help": "of the base without masks and labels: its tower"}
