@@ -9,7 +9,7 @@
 # where it stopped; remove build/results to start over.
 #
 # MODEL names other weights, TRAINING the table that they were trained on (made for nano when
-# empty), ONLY the stages to run, by their names: ONLY="tables paper" runs/results.sh
+# empty), ONLY the stages to run, by their names: ONLY="folds-covid_ct paper" runs/results.sh
 # BUILD and RESULTS name other places than the defaults below. What was not run is said in the text.
 set -euo pipefail
 cd "$(dirname "$0")/.."
