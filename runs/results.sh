@@ -3,13 +3,13 @@
 #
 #   runs/results.sh [ROOT]     ROOT holds the data sets under their names (default ../shared/data)
 #
-# Expected on 2 CPU cores for nano: tables 2 min, rendering 5, folds 30 (brain_mri_253), 20 (head_ct)
-# and 60 (covid_ct), the paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its
-# figures 1, ablations 75: some four hours. A stage that is done is skipped, and one that was
-# interrupted goes on where it stopped; remove build/results to start over.
+# Expected on 2 CPU cores for nano: tables 2 min, rendering 5, folds 35 a set (three sets), the
+# paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its figures 1, ablations 70:
+# some three and a half hours. A stage that is done is skipped, and one that was interrupted goes on
+# where it stopped; remove build/results to start over.
 #
 # MODEL names other weights, TRAINING the table that they were trained on (made for nano when
-# empty), ONLY the stages to run, by their names: ONLY="tables paper" runs/results.sh
+# empty), ONLY the stages to run, by their names: ONLY="folds-covid_ct paper" runs/results.sh
 # BUILD and RESULTS name other places than the defaults below. What was not run is said in the text.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,7 +29,7 @@ command -v medic-ad >/dev/null || PATH="$PWD/.venv/bin:$PATH"
 mkdir -p "$BUILD"
 PARTS=()
 
-stage() { # NAME OUTPUT COMMAND...: runs the command unless it finished before; OUTPUT goes into the text
+stage() { # NAME OUTPUT COMMAND...: runs it unless it finished before; OUTPUT goes into the text
     local name=$1 output=$2 start=$SECONDS
     shift 2
     [[ $output == - ]] || PARTS+=("$name|$output|$*")

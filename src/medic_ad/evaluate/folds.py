@@ -6,7 +6,6 @@ group. The figures are of all these scores together.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ from medic_ad.evaluate import curves, metrics
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
 from medic_ad.evaluate.copies import everything, one_of_each
-from medic_ad.evaluate.features import features_of, fitted, singles
+from medic_ad.evaluate.features import SIZE, features_of, fitted, singles
 from medic_ad.evaluate.page import Measured, Picture, show, verdict, write
 from medic_ad.evaluate.record import provenance
 from medic_ad.evaluate.refit import FoldsArguments, draw_folds, homes, refit
+from medic_ad.evaluate.run import record_of_table
 from medic_ad.evaluate.store import Arrays, Context, Part, Store, digest
 from medic_ad.evaluate.table import state_of, unit_of
 from medic_ad.load import load_model
@@ -163,7 +163,8 @@ def parts_of(
     ]
     if not first.all():
         note = f"{(~first).sum()} exact or near copies of another image are left out."
-        figures = r.differences(first) + r.figures(first, [OWN, PEER, r.best()])
+        named = list(dict.fromkeys([OWN, PEER, SIZE, r.best()]))
+        figures = r.differences(first) + r.figures(first, named)
         parts.append(Part("Without copies", [note], figures))
     return parts
 
@@ -172,10 +173,10 @@ def main(arguments: FoldsArguments) -> Path:
     """Train and score all folds, then measure; what is done is not done again."""
     samples, notes = everything(arguments.data)
     words = ["medic-ad", "evaluate", "folds", "--data", arguments.data, "--model", arguments.model]
-    out, info = Path(arguments.out), read_info(arguments.data)
+    out = Path(arguments.out)
     context = Context(
         model=load_model(arguments.model),
-        root=Path(info.root),
+        root=Path(read_info(arguments.data).root),
         store=Store(out, shlex.join(words)),
         seed=arguments.seed,
         resamples=arguments.resamples,
@@ -186,15 +187,7 @@ def main(arguments: FoldsArguments) -> Path:
     peer, trivial = r.differences(np.ones(len(samples), bool))
     sentence, beats = verdict(trivial, OWN, best)
     record = provenance(context, arguments) | {
-        "data": {
-            "table": Path(arguments.data).stem,
-            "sha256": hashlib.sha256(Path(arguments.data).read_bytes()).hexdigest(),
-            "split": f"{arguments.folds} folds",
-            "licence": info.licence,
-            "notes": list(info.notes),
-            "images": len(samples),
-            "groups": len({s.group for s in samples}),
-        }
+        "data": record_of_table(arguments.data, f"{arguments.folds} folds", samples)
     }
     shown = {of: r.scores[of] for of in (OWN, PEER, best)}
     measured = Measured(

@@ -198,21 +198,26 @@ def scope_figures(run: Run[Predictions]) -> tuple[list[Figure], str]:
     return figures, note
 
 
-def record_of(run: Run) -> dict[str, Any]:
-    """Provenance of the figures."""
-    info, data = read_info(run.arguments.data), Path(run.arguments.data)
-    found = provenance(run.context, run.arguments)
-    found["model"] = run.own.of
-    found["data"] = {
+def record_of_table(path: str, split: str, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What the figures say of the table that they are of."""
+    info, data = read_info(path), Path(path)
+    return {
         "table": data.stem,
         "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
-        "split": run.arguments.split,
+        "split": split,
         "name": info.name,
         "licence": info.licence,
         "notes": list(info.notes),
-        "samples": len(run.samples),
-        "groups": len({s.group for s in run.samples}),
+        "samples": len(samples),
+        "groups": len({s.group for s in samples}),
     }
+
+
+def record_of(run: Run) -> dict[str, Any]:
+    """Provenance of the figures."""
+    found = provenance(run.context, run.arguments)
+    found["model"] = run.own.of
+    found["data"] = record_of_table(run.arguments.data, run.arguments.split, run.samples)
     if run.other is not None:
         found["against"] = {
             "model": run.other.of, "weights_sha256": run.other.model.weights_sha256

@@ -31,6 +31,7 @@ from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import LEVEL, Figure
 from medic_ad.evaluate.page import Measured, show, write
 from medic_ad.evaluate.record import provenance
+from medic_ad.evaluate.run import record_of_table
 from medic_ad.evaluate.store import READ_WITH, Context, Part, Store, digest
 from medic_ad.load import Model, find_checkpoint, load_checkpoint, load_model
 from medic_ad.train import compare, detect, explain
@@ -53,7 +54,7 @@ class AblationsArguments:
     model: str = field(default="nano", metadata={"help": "whose backbone the rows stand on"})
     out: str = field(default="out/ablations", metadata={"help": "folder of runs and the table"})
     seeds: int = field(default=3, metadata={"help": "runs a row"})
-    steps: int = field(default=120, metadata={"help": "of every run, about a minute on 2 cores"})
+    steps: int = field(default=100, metadata={"help": "of every run, about a minute on 2 cores"})
     batch: int = field(default=12, metadata={"help": "scans or pairs a step"})
     base_steps: int = field(
         default=250, metadata={"help": "of the base without masks and labels: its tower"}
@@ -252,11 +253,7 @@ def main(arguments: AblationsArguments) -> Path:
     parts.append(stages(found, n, words))
     context = Context(model=model, root=Path(read_info(arguments.data).root), store=Store(out, ""))
     record = provenance(context, arguments) | {
-        "data": {
-            "table": Path(arguments.data).stem,
-            "sha256": hashlib.sha256(Path(arguments.data).read_bytes()).hexdigest(),
-            "split": "val",
-        }
+        "data": record_of_table(arguments.data, "val", bench.held_out.rendered.samples)
     }
     measured = Measured(
         stage="ablations",
