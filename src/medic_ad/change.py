@@ -20,7 +20,7 @@ from medic_ad.study import Study
 from medic_ad.words import CHANGE_LABELS
 
 STRONGEST = 0.1  # a volume's label comes from the tenth of its slices that changed most
-CHANGED = 0.5  # of the change map, either way: a pixel that changed
+CHANGED = 0.5  # of |map|: above it a pixel has changed
 MINIMUM_FIELD = 0.05  # slices with less of the common field of view are not compared
 
 
