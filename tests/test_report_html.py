@@ -153,7 +153,7 @@ def test_what_leads_is_on_the_page() -> None:
         "Yes.",
         "upper left",
         "2020-01-02",
-        "date 1 of 2",
+        "date 2 of 2",
         "a" * 64,
         "scan.png",
         *report.warnings,
