@@ -59,15 +59,15 @@ def test_an_image_that_comes_while_its_unit_is_read_makes_it_read_again(tmp_path
 def test_a_unit_is_not_due_before_it_settled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = SimpleNamespace(now=1000.0, time=lambda: clock.now)
-    monkeypatch.setattr("medic_ad.node.queue.time", clock)
+    now = [1000.0]
+    monkeypatch.setattr("medic_ad.node.queue.time", SimpleNamespace(time=lambda: now[0]))
     queue = Queue(tmp_path / "q", "w")
     queue.accept("a", "unit", 10)
-    clock.now += 6
+    now[0] += 6
     queue.accept("b", "unit", 10)
-    clock.now += 6
+    now[0] += 6
     assert queue.claim(1) is None
-    clock.now += 5
+    now[0] += 5
     assert claimed(queue).revision == 2
 
 
