@@ -124,9 +124,11 @@ def test_a_table_that_says_nothing_is_listed(tmp_path, monkeypatch):
     folder = tmp_path / "data" / "cxr_hannover"
     (folder / "png").mkdir(parents=True)
     lines = ["patient_id,image_id,admission_offset,modality"]
-    for k in range(2):
-        Pillow.fromarray(cases.head(np.random.default_rng(k))).save(folder / f"png/{k}.png")
-        lines.append(f"p,{k},{-k},DX")
+    rng = np.random.default_rng(0)
+    for k in range(6):
+        noise = rng.integers(0, 256, (96, 96)).astype(np.uint8)
+        Pillow.fromarray(noise).save(folder / f"png/{k}.png")
+        lines.append(f"p{k % 3},{k},{-k},DX")
     (folder / "data.csv").write_text("\n".join(lines) + "\n")
     [row] = measured(tmp_path / "data", tmp_path / "out")
     assert (row["name"], row["reason"]) == ("cxr_hannover", everything.NOTHING)
