@@ -187,14 +187,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tiny.Trained:
     return tiny.trained(tmp_path_factory.getbasetemp() / "trained")
 
 
-@pytest.fixture(scope="module")
-def calibrated(trained: tiny.Trained) -> Path:
-    out = trained.explain.parent / "calibrated"
+def fit_to(data: Path, trained: tiny.Trained, out: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibrate, "GATE_DRAWS", 64)
         return calibrate.main(
             CalibrateArguments(
-                data=str(trained.data),
+                data=str(data),
                 model=str(trained.explain),
                 out=str(out),
                 cache=str(trained.cache),
@@ -205,8 +203,16 @@ def calibrated(trained: tiny.Trained) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(calibrated: Path) -> Model:
-    return load_model(str(calibrated), "cpu")
+def calibrated(trained: tiny.Trained) -> Path:
+    return fit_to(trained.data, trained, trained.explain.parent / "calibrated")
+
+
+@pytest.fixture(scope="module")
+def model(trained: tiny.Trained, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Fitted to 18 validation slices an entry: of 3, the gate's limit is a matter of chance."""
+    folder = tmp_path_factory.mktemp("more")
+    data = tiny.table(folder / "data", held_out=36)
+    return load_model(str(fit_to(data, trained, folder / "calibrated")), "cpu")
 
 
 def test_the_scope_is_named_by_the_table() -> None:
@@ -307,7 +313,7 @@ def test_read_finds_the_planted_blob(model: Model, tmp_path: Path) -> None:
         if lesion:
             peak = np.unravel_index(np.nanargmax(report.heatmap), image.shape)
             found += bool(mask[peak])
-        # 7 validation images an entry give a band of no certainty: the score itself is judged
+        # few validation images an entry give a wide band: the score itself is judged
         right += (report.score >= 0.5) == lesion
     assert in_scope >= 14
     assert right >= 0.85 * in_scope and found >= 0.85 * len(scores[True])

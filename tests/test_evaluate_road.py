@@ -230,7 +230,7 @@ def test_the_reference_network_trains_resumes_and_draws_on_the_files_grid(tmp_pa
     unet.main(arguments)
     record = unet.UNet.load(tmp_path / "unet").record
     assert 0 < record["threshold"] < 1 and record["parameters"] > 0.9e6
-    unet.main(dataclasses.replace(arguments, minutes=0.03))
+    unet.main(dataclasses.replace(arguments, minutes=0.06))
     trained = unet.UNet.load(tmp_path / "unet")
     steps = [row["steps"] for row in trained.record["history"]]
     assert len(steps) > len(record["history"]) and steps == sorted(steps)

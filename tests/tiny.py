@@ -325,12 +325,12 @@ def head(seed: int, lesion: bool, side: int = 96) -> tuple[np.ndarray, np.ndarra
     return (255 * ndimage.gaussian_filter(noisy, 0.5).clip(0, 1)).astype(np.uint8), mask
 
 
-def table(folder: Path) -> Path:
-    """24 slices as PNG, split 16 / 6 / 2, two thirds with a blob and its mask, as a table."""
+def table(folder: Path, held_out: int = 6) -> Path:
+    """Slices as PNG, split 16 / `held_out` / 2, two thirds with a blob and its mask, as a table."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = ["image,patient,label,mask,split,modality,body_part,sequence"]
-    for i in range(24):
-        split = "train" if i < 16 else "val" if i < 22 else "test"
+    for i in range(18 + held_out):
+        split = "train" if i < 16 else "val" if i < 16 + held_out else "test"
         lesion = i % 3 != 2
         image, mask = head(i, lesion)
         Picture.fromarray(image).save(folder / f"{i:02d}.png")
