@@ -77,7 +77,7 @@ def test_a_package_that_only_training_needs_is_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("medic_ad.cli_stages.importlib", SimpleNamespace(import_module=missing))
     done = invoke("train", "explain", "--data", "x", "--out", "y")
     assert done.exit_code == 2
-    assert "package monai" in done.stderr and "pip install 'medic-ad[train]'" in done.stderr
+    assert "package monai" in done.stderr and "pip install '.[train]'" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_extra_that_is_missing_is_named(words: list[str], name: str) -> None
         f"import medic_ad.cli as c; c.app({words!r}, prog_name='medic-ad')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    refused(done, "package pyarrow", f"pip install 'medic-ad[{name}]'")
+    refused(done, "package pyarrow", f"pip install '.[{name}]'")
 
 
 def test_training_on_what_is_no_table_is_one_sentence(tmp_path: Path) -> None:

@@ -147,6 +147,24 @@ def test_dates_stay_comparable_and_uids_consistent(tmp_path: Path) -> None:
     assert (tmp_path / "key").stat().st_mode & 0o077 == 0
 
 
+def test_an_instance_uid_below_the_root_of_the_standard_is_replaced_and_is_no_path(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    file = write_dicom(source / "now.dcm", planted().current, "A", DATE)
+    dataset = pydicom.dcmread(file)
+    with pydicom.config.disable_value_validation():
+        dataset.StudyInstanceUID = "1.2.840.10008./../../../escaped"
+        dataset.SeriesInstanceUID = "1.2.840.10008.77.1.2.3"
+    dataset.save_as(file)
+    deidentify(source, tmp_path / "out")
+    [(name, image)] = cleaned(tmp_path / "out").items()
+    assert (tmp_path / "out" / name).resolve().is_relative_to((tmp_path / "out").resolve())
+    assert "10008" not in image.StudyInstanceUID + image.SeriesInstanceUID
+    assert not [path for path in tmp_path.rglob("*escaped*")]
+
+
 @pytest.mark.parametrize(
     ("keyword", "action"),  # typed from the standard's table, not from the library's
     [

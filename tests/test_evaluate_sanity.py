@@ -61,6 +61,7 @@ def test_maps_that_are_alike_and_maps_that_are_not():
     assert sanity.alike(one, -one) == pytest.approx(-1)
     assert abs(sanity.alike(one, rng.random((40, 40)))) < 0.1
     assert sanity.alike(one, np.zeros((40, 40))) == 0
+    assert sanity.alike(np.zeros((40, 40)), one) == 1  # a dead map passes no test
 
 
 def test_all_parts_are_measured_and_used_again(tmp_path, monkeypatch):

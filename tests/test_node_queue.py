@@ -56,6 +56,19 @@ def test_an_image_that_comes_while_its_unit_is_read_makes_it_read_again(tmp_path
     assert states(queue) == {"waiting": 1} and claimed(queue).revision == 2
 
 
+def test_images_that_came_while_a_job_failed_are_read(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", "w")
+    queue.accept("a", "unit", 0)
+    job = claimed(queue)
+    queue.accept("b", "unit", 0)
+    queue.bury(job)
+    assert states(queue) == {"waiting": 1}
+    again = claimed(queue)
+    assert (again.revision, again.attempts) == (2, 1)
+    queue.bury(again)
+    assert states(queue) == {"dead": 1}
+
+
 def test_a_unit_is_not_due_before_it_settled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,7 +147,7 @@ def extra(name: str) -> Iterator[None]:
             raise
         raise MedicADError(
             f"expected the package {missing}, which is not installed; run "
-            f"pip install 'medic-ad[{name}]'"
+            f"pip install '.[{name}]' in a checkout of this project"
         ) from error
 
 

@@ -11,13 +11,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
+from pydicom.uid import UID
 from pydicom.valuerep import PersonName
 
 from medic_ad import __version__
 from medic_ad.deidentify.person import Person
 from medic_ad.deidentify.profile import DUMMY, EMPTY, KEEP, MAP, REMOVE, SHIFT, action_of
 
-STANDARD_ROOT = "1.2.840.10008."  # UIDs of the standard itself
 REPEATS = "emptied, as it repeated an identifier"
 _IDENTIFIERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "InstitutionName",
                 "InstitutionAddress", "PatientAddress", "PatientTelephoneNumbers")  # fmt: skip
@@ -89,7 +89,7 @@ def _apply(dataset: Dataset, element: DataElement, action: str, person: Person) 
             return SHIFT if shifted else ""
     if action == MAP:
         olds = [str(value) for value in _values(element)]
-        news = [old if old.startswith(STANDARD_ROOT) else person.uid(old) for old in olds]
+        news = [old if UID(old).name != old else person.uid(old) for old in olds]  # registered ones
         element.value = news[0] if len(news) == 1 else news
         return MAP if olds != news else ""
     if action == REMOVE:

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from medic_ad.align import align
-from medic_ad.change import change_scores, compare_slices
 from medic_ad.data.sets import cxr_series
 from medic_ad.data.sets.common import rows_of
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
 from medic_ad.evaluate.markdown import table
+from medic_ad.evaluate.pairs import compare_images
 from medic_ad.evaluate.predict import Prediction, predict, threshold_of, undeclared
 from medic_ad.evaluate.record import write_figures
 from medic_ad.image import Image
@@ -80,14 +79,15 @@ def within(x: np.ndarray, y: np.ndarray, patients: np.ndarray) -> Statistic:
 
 def across(x: np.ndarray, y: np.ndarray, _: np.ndarray) -> Statistic:
     """Spearman's correlation over all images."""
-    x, y = rankdata(x), rankdata(y)
-    return _correlation(x - x.mean(), y - y.mean())
+    return _correlation(rankdata(x), rankdata(y))
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> Statistic:
     def statistic(counts: np.ndarray) -> float:
-        spread = math.sqrt(float(counts @ x**2) * float(counts @ y**2))
-        return float(counts @ (x * y)) / spread if spread else math.nan
+        weight = counts / counts.sum()
+        a, b = x - weight @ x, y - weight @ y
+        spread = math.sqrt(float(weight @ a**2) * float(weight @ b**2))
+        return float(weight @ (a * b)) / spread if spread else math.nan
 
     return statistic
 
@@ -121,13 +121,9 @@ def series_figures(
 
 def compare_pair(model: Model, prior: Image, current: Image) -> tuple[float, bool]:
     """How much more likely worse is than better, NaN where not comparable; whether in scope."""
-    alignment = align(current, prior)
-    if not alignment.ok:
-        return math.nan, False
-    seen = compare_slices(alignment, model)
-    scores = change_scores(seen.outputs, model.network.calibration.temperature())
-    inside = (model.network.calibration.entry(gate)[1:] for gate in seen.gates)
-    return scores["worse"] - scores["better"], all(d <= limit for d, limit in inside)
+    seen = compare_images(model, current, prior)
+    worse, _, better = seen["scores"]
+    return float(worse - better), bool(seen["in_scope"])
 
 
 def pair_figures(

@@ -68,4 +68,5 @@ def one_of_each(
             groups.join(i, j)
         elif i < n:
             twin[i] = True
-    return np.array([groups.find(i) == i for i in range(n)]), twin
+    roots = np.array([groups.find(i) for i in range(n)])
+    return roots == np.arange(n), np.isin(roots, roots[twin])  # a copy of a twin is one, too

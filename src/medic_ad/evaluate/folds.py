@@ -28,7 +28,7 @@ from medic_ad.evaluate.store import Arrays, Context, Part, Store, digest
 from medic_ad.evaluate.table import state_of, unit_of
 from medic_ad.load import load_model
 
-OWN, PEER, FREE = "stage 1, refitted", "ResNet from scratch", "image-free"
+OWN, PEER, FREE = "stage 1, fine-tuned", "ResNet from scratch", "image-free"
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def parts_of(
     how = (
         f"{int(r.labels.sum())} abnormal and {int((1 - r.labels).sum())} normal images in "
         f"{arguments.folds} folds of whole groups. Each fold is scored by stage 1 of "
-        f"{Path(arguments.model).name}, fitted anew from labels alone on {arguments.folds - 2} "
+        f"{Path(arguments.model).name}, fine-tuned on the labels of {arguments.folds - 2} "
         f"other folds ({arguments.steps} steps), and by a ResNet fitted on the same "
         f"({arguments.resnet_steps} steps); scaling and threshold come from the one left. Stages 2 "
         "and 3 are not fitted, and the gate is not applied."

@@ -93,7 +93,7 @@ def refit(
 ) -> Arrays:
     """Train on one round's table and score its test part.
 
-    Only stage 1 is fitted anew, from labels alone: language and image loss, and of normal images
+    Only stage 1 is fine-tuned, on labels alone: language and image loss, and of normal images
     the pixel loss of an empty mask. An interrupted training resumes.
 
     Args:

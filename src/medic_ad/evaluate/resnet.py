@@ -43,6 +43,7 @@ class ResnetArguments(StageArguments):
     """Arguments of `medic-ad evaluate resnet`."""
 
     model: str = field(init=False, default="")  # trained from scratch
+    exclude: str = field(init=False, default="")  # the table's split stands
     steps: int = field(default=600, metadata={"help": "optimiser steps"})
     batch: int = field(default=32, metadata={"help": "images a step"})
     learning_rate: float = field(default=2e-3, metadata={"help": "peak, then cosine"})

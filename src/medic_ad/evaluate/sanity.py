@@ -96,9 +96,12 @@ def planes_of(samples: list[Sample]) -> tuple[list[Image], list[tuple[float, flo
 
 
 def alike(map_a: np.ndarray, map_b: np.ndarray) -> float:
-    """Spearman's rank correlation of two maps; 0 where one of them is constant."""
+    """Spearman's rank correlation of a map with a second; 0 where the second is constant.
+
+    It is 1 where the first is constant: before its weights are drawn anew it has nothing to lose.
+    """
     if not (np.ptp(map_a) and np.ptp(map_b)):
-        return 0.0
+        return 0.0 if np.ptp(map_a) else 1.0
     return float(spearmanr(map_a.ravel(), map_b.ravel()).statistic)
 
 

@@ -42,7 +42,8 @@ _ACCEPT = """
 INSERT INTO jobs (unit, weights, state, revision, due) VALUES (:unit, :weights, 'waiting', 1, :due)
 ON CONFLICT (unit, weights) DO UPDATE SET
     revision = revision + :new,
-    due = CASE WHEN :new OR state = 'dead' THEN :due ELSE due END,
+    due = CASE WHEN :new OR state = 'dead' THEN :due
+               WHEN state = 'waiting' THEN max(due, :due) ELSE due END,
     attempts = CASE WHEN state IN ('done', 'dead') THEN 0 ELSE attempts END,
     state = CASE WHEN state = 'dead' OR (state = 'done' AND :new) THEN 'waiting' ELSE state END
 """
@@ -149,9 +150,12 @@ class Queue:
             )
 
     def bury(self, job: Job) -> None:
+        """Mark as dead, or as waiting where further instances came while it was read."""
         with self._change() as base:
             base.execute(
-                "UPDATE jobs SET state = 'dead', finished = ? WHERE id = ?", (time.time(), job.id)
+                "UPDATE jobs SET state = iif(revision = :revision, 'dead', 'waiting'), "
+                "attempts = iif(revision = :revision, attempts, 0), finished = :now WHERE id = :id",
+                {"revision": job.revision, "now": time.time(), "id": job.id},
             )
 
     def release(self, owner: int) -> int:

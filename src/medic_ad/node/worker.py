@@ -74,11 +74,12 @@ class Worker:
             log("job done", job=job.id, results=len(files), seconds=_since(start))
 
     def _results(self, job: Job) -> list[Path]:
-        known, here = self.queue.instances(job.unit), self.store.images(job.unit)
-        if missing := len(known) - len(here):
+        known = self.queue.instances(job.unit)
+        here = {path.stem for path in self.store.images(job.unit)}
+        if missing := len(set(known) - here):  # an image may lie here before its row is written
             raise MedicADError(
-                f"expected the {len(known)} images that came of this series, found {len(here)}: "
-                f"{missing} were removed after {self.settings.keep_days:g} days; send all again."
+                f"expected the {len(known)} images that came of this series, {missing} of them "
+                f"were removed after {self.settings.keep_days:g} days; send all again."
             )
         return self.store.make_results(job, lambda folder: self._read(job, folder))
 
@@ -103,7 +104,10 @@ class Worker:
         log(said, level=logging.WARNING, job=job.id, retry_in=delay, **failure(error))
 
     def _give_up(self, job: Job, reason: str, **fields: str) -> None:
-        self.store.bury(job, reason)
+        try:
+            self.store.bury(job, reason)
+        except OSError as error:  # a full disk must not keep the job at the head of the queue
+            log("reason not written", level=logging.ERROR, job=job.id, **failure(error))
         self.queue.bury(job)
         log("job given up", level=logging.ERROR, job=job.id, attempts=job.attempts, **fields)
 

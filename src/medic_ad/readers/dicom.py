@@ -178,9 +178,9 @@ def _assemble(path: Path, files: list[DicomFile], notes: list[str]) -> Image:
     first = files[0].header
     for file in files:
         _check_picture(file, first)
+    size, count = (int(first.Rows), int(first.Columns)), sum(f.frames for f in files)
+    check_grid((count, *size) if count > 1 else size, str(path))
     owner = [(number, frame) for number, f in enumerate(files) for frame in range(f.frames)]
-    size = (int(first.Rows), int(first.Columns))
-    check_grid((len(owner), *size) if len(owner) > 1 else size, str(path))
     layout = _lay_out(path, files)
     notes += layout.notes
     for number, place in enumerate(layout.places, start=1):

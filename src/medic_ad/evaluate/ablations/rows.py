@@ -10,6 +10,7 @@ from medic_ad.evaluate.ablations import variations
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 
 HINTED = {"hint_weight": 1.0}  # as in `runs/nano.sh`
+NO_SWAP = {"swap_weight": 0.0}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Row:
 
 DETECT, COMPARE, EXPLAIN = "stage 1", "stage 2", "stage 3"  # the references
 UNHINTED, PIXEL = "16 tokens, no hints", "language, image and pixel loss"
+UNSWAPPED = "stage 3, no twin's <Ano> in training"
 ROWS = (
     Row(DETECT, "detect", DETECT, arguments=HINTED),
     Row("softmax over the patches", "detect", DETECT, variations.softmax, HINTED),
@@ -60,7 +62,8 @@ ROWS = (
     Row("<Diff> without subtraction", "compare", COMPARE, variations.without_subtraction, HINTED),
     Row("change head not antisymmetric", "compare", COMPARE, variations.one_way, HINTED),
     Row(EXPLAIN, "explain", EXPLAIN),
-    Row("heatmap without <Ano>", "explain", EXPLAIN, variations.heatmap_without_ano),
+    Row(UNSWAPPED, "explain", UNSWAPPED, arguments=NO_SWAP),
+    Row("heatmap without <Ano>", "explain", UNSWAPPED, variations.heatmap_without_ano, NO_SWAP),
 )
 PARTS = {  # title -> reference rows that open it, and a note
     "Stage 1": (
@@ -80,5 +83,10 @@ PARTS = {  # title -> reference rows that open it, and a note
         "On stage 1 of the same seed, frozen. The change map still subtracts the dates in every "
         "row.",
     ),
-    "Stage 3": ((EXPLAIN,), "On stage 1 of the same seed, frozen."),
+    "Stage 3": (
+        (EXPLAIN, UNSWAPPED),
+        "On stage 1 of the same seed, frozen. What punishes a map that ignores its <Ano> would "
+        "punish one that sees none for every lesion: that row goes without it, beside one with "
+        "<Ano> that does.",
+    ),
 }
