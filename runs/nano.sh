@@ -3,8 +3,8 @@
 #
 #   runs/nano.sh [ROOT]     ROOT holds the data sets under their names (default ../shared/data)
 #
-# About two and a half hours on 2 CPU cores that do nothing else: base 45 min, detect 30, compare 12,
-# explain 20, the reference U-Net 20, calibration and figures 10, the first rendering of slices 5. A GPU is used where there is one.
+# About two hours on 2 CPU cores: base 45 min, detect 6, compare 6, explain 19, the reference U-Net 20,
+# calibration and figures 10, the first rendering of slices 5. A GPU is used where there is one.
 # A stage that is done is skipped, one that was interrupted resumes at its last checkpoint;
 # remove build/nano to start over. BUILD, OUT and CARD name other places than the defaults below.
 #

@@ -36,21 +36,13 @@ def detector(seed: int = 0) -> AnomalyProcessor:
 
 def random_taps(
     n: int = 2, h: int = 6, w: int = 8, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Taps `(n, 2, 32, h, w)`, merged tokens `(n, 48, h/2, w/2)`, images `(n, 1, 8h, 8w)`."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Taps `(n, 2, 32, h, w)` and merged tokens `(n, 48, h/2, w/2)`."""
     generator = torch.Generator().manual_seed(seed)
     return (
         torch.randn(n, 2, 32, h, w, generator=generator),
         torch.randn(n, 48, h // 2, w // 2, generator=generator),
-        torch.rand(n, 1, 8 * h, 8 * w, generator=generator),
     )
-
-
-def still(stage: AnomalyProcessor) -> None:
-    """The pixel branch adds nothing, as before training."""
-    for projection in stage.residual.project:
-        projection.weight.zero_()
-        projection.bias.zero_()
 
 
 # ------------------------------------------------------------------------------ 1, detect
@@ -58,7 +50,7 @@ def still(stage: AnomalyProcessor) -> None:
 def test_folded_system_tokens_equal_the_unfolded_attention() -> None:
     compared = 0
     for seed in range(4):
-        stage, (taps, *_) = detector(seed), random_taps(seed=seed)
+        stage, (taps, _) = detector(seed), random_taps(seed=seed)
         folded = stage.system_logits(taps)
         assert folded.shape == (2, 2, 2, 6, 8)
         for level in range(2):
@@ -73,16 +65,15 @@ def test_folded_system_tokens_equal_the_unfolded_attention() -> None:
 
 @torch.no_grad()
 def test_sigmoids_let_two_lesions_both_be_high() -> None:
-    stage, (taps, merged, image) = detector(), random_taps(1)
+    stage, (taps, merged) = detector(), random_taps(1)
     stage.system_tokens *= 20
-    still(stage)
     one = taps.clone()
     for level in range(2):
         folded = stage.query[level](stage.system_tokens) @ stage.key[level].weight
         one[:, level, :, 1, 2] = 20 * (folded[0] - folded[1])
     two = one.clone()
     two[..., 4, 6] = one[..., 1, 2]
-    none, first, both = (stage(x, merged, image) for x in (taps, one, two))
+    none, first, both = (stage(x, merged) for x in (taps, one, two))
     assert first.abnormal.sigmoid()[..., 1, 2].min() > 0.95
     assert both.abnormal.sigmoid()[..., 1, 2].min() > 0.95
     assert both.abnormal.sigmoid()[..., 4, 6].min() > 0.95
@@ -96,31 +87,14 @@ def test_sigmoids_let_two_lesions_both_be_high() -> None:
 
 @torch.no_grad()
 def test_map_and_modulation_follow_their_formulas() -> None:
-    stage, (taps, merged, image) = detector(), random_taps()
-    out = stage(taps, merged, image)
+    stage, (taps, merged) = detector(), random_taps()
+    out = stage(taps, merged)
     maps = out.abnormal.sigmoid() - out.normal.sigmoid()
     assert torch.allclose(out.map, maps.mean(1), atol=1e-6) and out.map.abs().max() <= 1
     scaled = torch.stack([norm(taps[:, i].movedim(1, -1)) for i, norm in enumerate(stage.norms)], 1)
-    scaled = scaled + stage.residual(out.pixels, (6, 8)).movedim(2, -1)
     modulated = (scaled * (1 + stage.gain * maps[..., None])).mean(1).movedim(-1, 1)
     assert torch.allclose(out.modulated, modulated, atol=1e-5)
     assert out.embeds.shape == (2, 16, 48) and out.logit.shape == (2,)
-
-
-@torch.no_grad()
-def test_what_only_the_pixels_show_reaches_the_map_where_it_lies() -> None:
-    stage, (taps, merged, image) = detector(), random_taps(1)
-    before = stage(taps, merged, image).map[0]
-    for down, right in itertools.product((0, 1), repeat=2):
-        bright = image.clone()
-        bright[:, :, 24 * down + 8 : 24 * down + 16, 32 * right + 8 : 32 * right + 16] = 6.0
-        moved = (stage(taps, merged, bright).map[0] - before).abs()
-        quarters = moved.unflatten(0, (2, 3)).unflatten(2, (2, 4)).mean((1, 3))
-        assert divmod(int(quarters.argmax()), 2) == (down, right)
-    untrained = AnomalyProcessor(tiny.config())
-    assert torch.equal(
-        untrained(taps, merged, bright).map, untrained(taps, merged, image).map
-    )  # training starts from the taps alone
 
 
 def test_nothing_is_saturated_before_training() -> None:
@@ -230,14 +204,14 @@ def test_the_heatmap_depends_on_ano_everywhere_and_on_its_place() -> None:
     other = network.explain(vision, detected[::-1])[0]
     assert own.shape == (tiny.SIDE, tiny.SIDE)
     assert ((own - other).abs() > 1e-6).float().mean() > 0.99
-    taps, pixels = vision.taps[0][None], [level[None] for level in detected[0].pixels]
+    taps, image = vision.taps[0][None], vision.images[0][None]
     ano = detected[0].embeds[None]
-    base = network.explainer(taps, ano, pixels)[0]
+    base = network.explainer(taps, ano, image)[0]
     assert torch.allclose(base, own, atol=1e-5)
     for cell, corner in ((0, np.s_[:16, :16]), (15, np.s_[-16:, -16:])):
         moved = ano.clone()
         moved[:, cell] *= -1
-        change = (network.explainer(taps, moved, pixels)[0] - base).abs()
+        change = (network.explainer(taps, moved, image)[0] - base).abs()
         assert change[corner].mean() > 1.5 * change.mean()
 
 

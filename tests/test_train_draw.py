@@ -121,7 +121,7 @@ def test_scans_carry_their_mask_with_them(rendered: Rendered) -> None:
                 image[mask].mean() > image[around & ~mask].mean() + 0.05
             )  # a bright draw saturates
             marked += 1
-    assert 45 <= marked <= 110  # real 0.28 and sham 0.14 of two thirds, transplants 0.14 of all
+    assert 45 <= marked <= 110  # real 0.34 and sham 0.14 of two thirds, transplants 0.18 of all
     own = [r for r in rows if r["mask"].any() and not np.array_equal(r["image"], r["clean"])]
     assert len(own) > 45
     brighter = [(r["image"] - r["clean"])[r["mask"]].mean() for r in own]

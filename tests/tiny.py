@@ -375,7 +375,7 @@ def trained(root: Path) -> Trained:
     stage = own(model=str(out.base), out=str(out.detect), steps=100, language_weight=0.5)
     detect.main(detect.DetectArguments(**stage))
     compare.main(
-        compare.CompareArguments(**own(model=str(out.detect), out=str(out.compare), steps=125))
+        compare.CompareArguments(**own(model=str(out.detect), out=str(out.compare), steps=75))
     )
     explain.main(
         explain.ExplainArguments(

@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, pixel_shuffle
 from transformers.utils import ModelOutput
 
 from medic_ad.model.configuration import MedicADConfig
-from medic_ad.model.pixel import ConvNeXtBlock
+from medic_ad.model.pixel import ConvNeXtBlock, PixelBranch
 from medic_ad.model.qformer import QFormer
 
 
@@ -26,13 +26,13 @@ class Date(ModelOutput):
         modulated: `(B, Dv, h, w)` modulated features F~.
         map_logits: `(B, h, w)` mean over taps of a - n.
         merged: `(B, D, h/2, w/2)` merged visual tokens.
-        pixels: the two finest levels of the pixel branch, on the grid common to both dates.
+        image: `(B, 1, H, W)` pixels on the grid common to both dates.
     """
 
     modulated: torch.Tensor = None
     map_logits: torch.Tensor = None
     merged: torch.Tensor = None
-    pixels: tuple[torch.Tensor, ...] = None  # type: ignore[assignment]
+    image: torch.Tensor = None
 
 
 @dataclass
@@ -64,8 +64,7 @@ class ChangeMap(nn.Module):
         super().__init__()
         fine, coarse = config.pixel_channels[:2]
         self.project = nn.Conv2d(config.vision_config.hidden_size + 1, coarse, 1)
-        self.fine = nn.Conv2d(fine, fine, 1, bias=False)  # a bias would cancel between dates
-        self.coarse = nn.Conv2d(coarse, coarse, 1)
+        self.pixels = PixelBranch((fine, coarse))
         self.mix = nn.Conv2d(2 * coarse, coarse, 1)
         self.blocks = nn.Sequential(ConvNeXtBlock(coarse), ConvNeXtBlock(coarse))
         self.to_fine = nn.Conv2d(coarse, fine, 1)
@@ -75,7 +74,7 @@ class ChangeMap(nn.Module):
 
     def features(self, date: Date) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of one date at strides 2 and 4; computed once, used in both directions."""
-        fine, coarse = self.fine(date.pixels[0]), self.coarse(date.pixels[1])
+        fine, coarse = self.pixels(date.image)
         context = torch.cat([date.modulated, date.map_logits[:, None]], 1)
         context = interpolate(self.project(context), size=coarse.shape[-2:], mode="bilinear")
         return fine, coarse + context
@@ -97,7 +96,7 @@ class DiffProcessor(nn.Module):
         dim, tokens = config.qformer_hidden_size, config.text_config.hidden_size
         self.pooled_size = config.pooled_size
         self.query_embedding = nn.Parameter(torch.randn(config.pooled_size**2, dim) * 0.02)
-        self.pooled_query = nn.Linear(config.vision_config.hidden_size, dim, bias=False)
+        self.pooled_query = nn.Linear(config.vision_config.hidden_size, dim)
         self.time_embedding = nn.Parameter(torch.randn(2, dim) * 0.02)  # baseline, follow-up
         self.qformer = QFormer(dim, config.qformer_layers, config.qformer_heads, tokens)
         self.no_prior = nn.Parameter(torch.randn(config.pooled_size**2, tokens) * 0.02)

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
+from torch.nn.functional import adaptive_avg_pool2d
 from transformers.utils import ModelOutput
 
 from medic_ad.model.configuration import MedicADConfig
-from medic_ad.model.pixel import PatchResidual, PixelBranch
 from medic_ad.model.qformer import QFormer
 
 TOP_FRACTION = 0.02  # share of the patches that the multiple-instance score is pooled from
@@ -27,7 +26,6 @@ class DetectOutput(ModelOutput):
         map: `(B, h, w)` anomaly attention map M in [-1, 1].
         modulated: `(B, Dv, h, w)` mean over taps of F * (1 + g * M).
         embeds: `(B, P * P, D)` the `<Ano>` embeddings.
-        pixels: levels `(B, C, H / 2, W / 2)`, `(B, C', H / 4, W / 4)` ... of the pixel branch.
     """
 
     logit: torch.Tensor = None
@@ -36,7 +34,6 @@ class DetectOutput(ModelOutput):
     map: torch.Tensor = None
     modulated: torch.Tensor = None
     embeds: torch.Tensor = None
-    pixels: tuple[torch.Tensor, ...] = None  # type: ignore[assignment]
 
     @property
     def map_logits(self) -> torch.Tensor:
@@ -48,7 +45,7 @@ class AnomalyProcessor(nn.Module):
     """Two system tokens attend to the patches of each tap; sigmoids, not a softmax.
 
     Several lesions may all be high, so abnormal and normal do not compete over the patches
-    (Medic-AD, arXiv 2603.27176, stage 1). What the pixel branch sees is added to every tap.
+    (Medic-AD, arXiv 2603.27176, stage 1).
     """
 
     def __init__(self, config: MedicADConfig) -> None:
@@ -56,9 +53,6 @@ class AnomalyProcessor(nn.Module):
         vision, taps = config.vision_config, len(config.taps)
         width, dim = vision.hidden_size, config.qformer_hidden_size
         self.norms = nn.ModuleList(nn.RMSNorm(width, eps=1e-6) for _ in range(taps))
-        levels = tuple(config.pixel_channels)
-        self.pixels = PixelBranch(levels)
-        self.residual = PatchResidual(levels, config.heatmap_channels, width, taps)
         self.system_tokens = nn.Parameter(torch.randn(2, width) * width**-0.5)
         self.query = nn.ModuleList(
             nn.Linear(width, config.system_dim, bias=False) for _ in range(taps)
@@ -72,7 +66,7 @@ class AnomalyProcessor(nn.Module):
         self.pooled_size = config.pooled_size
         self.query_embedding = nn.Parameter(torch.randn(config.pooled_size**2, dim) * 0.02)
         self.pooled_query = nn.Linear(width, dim)
-        self.map_query = nn.Linear(2, dim, bias=False)  # mean and highest of a cell
+        self.map_query = nn.Linear(1, dim, bias=False)
         self.qformer = QFormer(
             dim, config.qformer_layers, config.qformer_heads, config.text_config.hidden_size
         )
@@ -91,18 +85,9 @@ class AnomalyProcessor(nn.Module):
             out.append(logit + self.bias[level][:, None, None])
         return torch.stack(out, 1)
 
-    def forward(
-        self, taps: torch.Tensor, merged: torch.Tensor, image: torch.Tensor
-    ) -> DetectOutput:
-        """Stage 1.
-
-        Args:
-            taps: `(B, L, Dv, h, w)` tapped features in raster order.
-            merged: `(B, D, h/2, w/2)` merged visual tokens.
-            image: `(B, 1, H, W)` the pixels that the tower saw.
-        """
-        levels = self.pixels(image)
-        taps = self.residual(levels, taps.shape[-2:]) + torch.stack(
+    def forward(self, taps: torch.Tensor, merged: torch.Tensor) -> DetectOutput:
+        """Taps `(B, L, Dv, h, w)` in raster order and merged tokens `(B, D, h/2, w/2)`."""
+        taps = torch.stack(
             [
                 norm(taps[:, level].movedim(1, -1)).movedim(-1, 1)
                 for level, norm in enumerate(self.norms)
@@ -115,14 +100,10 @@ class AnomalyProcessor(nn.Module):
         attention = maps.mean(1)
 
         pooled = adaptive_avg_pool2d(modulated, self.pooled_size).flatten(2).transpose(1, 2)
-        cells = torch.stack(
-            [
-                pool(attention[:, None], self.pooled_size).flatten(1)
-                for pool in (adaptive_avg_pool2d, adaptive_max_pool2d)
-            ],
-            -1,
-        )  # (B, P*P, 2)
-        queries = self.query_embedding + self.pooled_query(pooled) + self.map_query(cells)
+        pooled_map = adaptive_avg_pool2d(attention[:, None], self.pooled_size).flatten(1)
+        queries = (
+            self.query_embedding + self.pooled_query(pooled) + self.map_query(pooled_map[..., None])
+        )
         tokens = self.qformer(queries, self.qformer.memory(merged))  # (B, P*P, dim)
 
         difference = (abnormal - normal).mean(1).flatten(1)
@@ -136,5 +117,4 @@ class AnomalyProcessor(nn.Module):
             map=attention,
             modulated=modulated,
             embeds=self.qformer.project_out(tokens),
-            pixels=levels,
         )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 from torch.nn.functional import interpolate, pixel_shuffle
 
 from medic_ad.model.configuration import MedicADConfig
-from medic_ad.model.pixel import ConvNeXtBlock, ResidualBlock
+from medic_ad.model.pixel import ConvNeXtBlock, PixelBranch, ResidualBlock
 
 
 class AnoCondition(nn.Module):
@@ -39,14 +37,13 @@ class Join(nn.Module):
     def __init__(self, below: int, channels: int, token_dim: int, pooled_size: int) -> None:
         super().__init__()
         self.project = nn.Conv2d(below, channels, 1)
-        self.pixels = nn.Conv2d(channels, channels, 1, bias=False)
         self.condition = AnoCondition(token_dim, pooled_size, channels)
         self.block = ResidualBlock(channels)
 
     def forward(self, x: torch.Tensor, pixels: torch.Tensor, ano: torch.Tensor) -> torch.Tensor:
         """x `(B, C', h, w)`, pixels `(B, C, H, W)` -> `(B, C, H, W)`."""
         x = interpolate(self.project(x), size=pixels.shape[-2:], mode="bilinear")
-        return self.block(self.condition(x + self.pixels(pixels), ano))
+        return self.block(self.condition(x + pixels, ano))
 
 
 class HeatmapDecoder(nn.Module):
@@ -66,23 +63,21 @@ class HeatmapDecoder(nn.Module):
         )
         self.condition = AnoCondition(*tokens, channels)
         self.blocks = nn.Sequential(ConvNeXtBlock(channels), ConvNeXtBlock(channels))
+        self.pixels = PixelBranch(widths)
         self.joins = nn.ModuleList(
             Join(below, width, *tokens)
             for below, width in zip((*widths[1:], channels), widths, strict=True)
         )
         self.logit = nn.Conv2d(widths[0], 4, 3, padding=1)
-        nn.init.normal_(self.logit.weight, std=0.01)
         nn.init.constant_(self.logit.bias, -4.0)  # a lesion covers about 2 % of an image
 
-    def forward(
-        self, taps: torch.Tensor, ano: torch.Tensor, pixels: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+    def forward(self, taps: torch.Tensor, ano: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Heatmap logits.
 
         Args:
             taps: `(B, L, Dv, h, w)` tapped features in raster order.
             ano: `(B, P * P, D)` the `<Ano>` embeddings.
-            pixels: levels `(B, C, H / 2, W / 2)`, `(B, C', H / 4, W / 4)` ... of stage 1's branch.
+            image: `(B, 1, H, W)` the pixels that the tower saw.
 
         Returns:
             `(B, H, W)` logits; their sigmoid is a probability with one global meaning.
@@ -92,6 +87,7 @@ class HeatmapDecoder(nn.Module):
             for level, (norm, project) in enumerate(zip(self.norms, self.project, strict=True))
         )
         x = self.blocks(self.condition(x, ano))  # (B, C, h, w)
-        for join, level in zip(reversed(self.joins), reversed(pixels), strict=True):
+        levels = self.pixels(image)  # strides 2, 4, 8 ...
+        for join, level in zip(reversed(self.joins), reversed(levels), strict=True):
             x = join(x, level, ano)
         return pixel_shuffle(self.logit(x), 2).squeeze(1)

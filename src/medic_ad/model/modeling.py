@@ -158,10 +158,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 t.T.reshape(-1, h // merge, w // merge)
                 for t, (h, w) in zip(tokens, grids, strict=True)
             ],
-            images=[
-                unpatchify(p, g, vision).to(tower.dtype)
-                for p, g in zip(patches, grids, strict=True)
-            ],
+            images=[unpatchify(p, g, vision) for p, g in zip(patches, grids, strict=True)],
             encoder=BaseModelOutputWithPooling(
                 last_hidden_state=out.last_hidden_state, pooler_output=tokens
             ),
@@ -169,16 +166,20 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
 
     def detect(self, vision: Vision) -> list[DetectOutput]:
         """Stage 1 for every image; no text is generated."""
-        return by_grid(self.detector, vision.taps, vision.merged, vision.images)
+        return by_grid(self.detector, vision.taps, vision.merged)
 
     def compare(
         self, vision: Vision, detected: Sequence[DetectOutput], pairs: Sequence[tuple[int, int]]
     ) -> list[CompareOutput]:
         """Stage 2 for pairs `(baseline, follow-up)` of image indexes on one grid each."""
 
-        def date(i: int) -> tuple:
-            seen = detected[i]
-            return seen.modulated, seen.map_logits, vision.merged[i], seen.pixels[:2]
+        def date(i: int) -> tuple[torch.Tensor, ...]:
+            return (
+                detected[i].modulated,
+                detected[i].map_logits,
+                vision.merged[i],
+                vision.images[i],
+            )
 
         columns = [[*date(b), *date(f)] for b, f in pairs]
         return by_grid(
@@ -187,12 +188,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
 
     def explain(self, vision: Vision, detected: Sequence[DetectOutput]) -> list[torch.Tensor]:
         """Stage 3: heatmap logits `(H, W)` per image."""
-        return by_grid(
-            self.explainer,
-            vision.taps,
-            [d.embeds for d in detected],
-            [d.pixels for d in detected],
-        )
+        return by_grid(self.explainer, vision.taps, [d.embeds for d in detected], vision.images)
 
     def forward(
         self,

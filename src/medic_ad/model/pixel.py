@@ -1,4 +1,4 @@
-"""Step 4, model: the branch from the pixels, run once in stage 1 and used by all three stages.
+"""Step 4, model: the branch from the pixels that stages 2 and 3 join at the upsampling.
 
 A backbone trained from scratch on patches of 12 px has no feature finer than a patch, and learns
 slowly; a few convolutions at strides 2, 4 and so on carry the edges.
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 
 def arrange(module: nn.Module, memory_format: torch.memory_format) -> None:
@@ -88,28 +87,6 @@ class PixelBranch(nn.Module):
             for before, after in zip((1, *channels), channels, strict=False)
         )
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         x = image.contiguous(memory_format=torch.channels_last)
-        return tuple([x := level(x) for level in self.levels])
-
-
-class PatchResidual(nn.Module):
-    """The levels of the branch brought to the patch grid: what is added to every tap.
-
-    It starts at zero, so training starts from the taps alone.
-    """
-
-    def __init__(self, levels: Sequence[int], channels: int, width: int, taps: int) -> None:
-        super().__init__()
-        self.join = nn.Conv2d(sum(levels), channels, 1)
-        self.block = ConvNeXtBlock(channels)
-        self.project = nn.ModuleList(nn.Conv2d(channels, width, 1) for _ in range(taps))
-        for projection in self.project:
-            nn.init.zeros_(projection.weight)
-            nn.init.zeros_(projection.bias)
-
-    def forward(self, levels: Sequence[torch.Tensor], grid: Sequence[int]) -> torch.Tensor:
-        """Levels `(B, C, H, W)` and the grid `(h, w)` -> `(B, L, width, h, w)`."""
-        x = torch.cat([adaptive_avg_pool2d(level, tuple(grid)) for level in levels], 1)
-        x = self.block(self.join(x))
-        return torch.stack([projection(x) for projection in self.project], 1)
+        return [x := level(x) for level in self.levels]

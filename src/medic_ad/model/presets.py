@@ -8,7 +8,7 @@ NANO_VOCABULARY = 1024
 
 
 def nano_config(**overrides) -> MedicADConfig:
-    """The bundled `nano`: Qwen2.5-VL's architecture at 192 px, about 8 M parameters.
+    """The bundled `nano`: Qwen2.5-VL's architecture at 192 px, about 6 M parameters.
 
     Its special tokens take ids 0 to 8 (`medic_ad.train.base` trains the tokenizer to match).
     """
@@ -54,7 +54,7 @@ def nano_config(**overrides) -> MedicADConfig:
         qformer_hidden_size=128,
         qformer_heads=4,
         heatmap_channels=96,
-        pixel_channels=[24, 48, 96, 192],
+        pixel_channels=[16, 32, 64, 128],
         image_size=192,
     )
     return MedicADConfig(**{**values, **overrides})

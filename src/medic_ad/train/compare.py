@@ -34,7 +34,7 @@ TRAINED = ("comparer.",)
 class CompareArguments(StageArguments):
     """Arguments of `medic-ad train compare`."""
 
-    steps: int = field(default=1000, metadata={"help": "optimiser steps"})
+    steps: int = field(default=500, metadata={"help": "optimiser steps"})
     batch: int = field(default=12, metadata={"help": "pairs a step, in either order"})
     volumes: int = field(
         default=0,
@@ -75,20 +75,16 @@ class CompareStage(Stage):
         images = self.processor.images(both, config)
         with torch.no_grad():
             vision = self.model.encode(**images)
-            merged = torch.stack(vision.merged)
-            detected = self.model.detector(
-                torch.stack(vision.taps), merged, torch.stack(vision.images)
-            )
-        baseline, later = (
-            Date(
-                modulated=detected.modulated[when::2],
-                map_logits=detected.map_logits[when::2],
-                merged=merged[when::2],
-                pixels=tuple(level[when::2] for level in detected.pixels[:2]),
-            )
-            for when in (0, 1)
+            detected = self.model.detector(torch.stack(vision.taps), torch.stack(vision.merged))
+        columns = (
+            detected.modulated,
+            detected.map_logits,
+            torch.stack(vision.merged),
+            torch.stack(vision.images),
         )
-        out = self.model.comparer(baseline, later)
+        out = self.model.comparer(
+            Date(*(c[0::2] for c in columns)), Date(*(c[1::2] for c in columns))
+        )
         told = torch.tensor([c is not None for c in change])
         target = torch.tensor(
             [words.CHANGE_LABELS.index(c) for c in change if c], device=image.device

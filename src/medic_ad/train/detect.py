@@ -30,7 +30,7 @@ TRAINED = ("detector.",)
 class DetectArguments(StageArguments):
     """Arguments of `medic-ad train detect`."""
 
-    steps: int = field(default=3000, metadata={"help": "optimiser steps"})
+    steps: int = field(default=800, metadata={"help": "optimiser steps"})
     pixel_weight: float = field(
         default=1.0, metadata={"help": "of the pixel loss, where masks exist"}
     )
@@ -63,9 +63,7 @@ class DetectStage(Stage):
         images = self.processor.images(image, config)
         with torch.no_grad():
             vision = self.model.encode(**images)
-        out = self.model.detector(
-            *(torch.stack(x) for x in (vision.taps, vision.merged, vision.images))
-        )
+        out = self.model.detector(torch.stack(vision.taps), torch.stack(vision.merged))
         told = label.isfinite()
         image_loss = out.logit.new_zeros(())
         if told.any():
@@ -121,14 +119,13 @@ def system_token_loss(out: DetectOutput, mask: torch.Tensor, known: torch.Tensor
     """
     if not known.any():
         return out.logit.new_zeros(())
-    told = DetectOutput(abnormal=out.abnormal[known], normal=out.normal[known])
-    share = adaptive_avg_pool2d(mask[known][:, None], told.abnormal.shape[-2:])
-    share = share.expand_as(told.abnormal)
+    out, mask = DetectOutput(**{name: value[known] for name, value in out.items()}), mask[known]
+    share = adaptive_avg_pool2d(mask[:, None], out.abnormal.shape[-2:]).expand_as(out.abnormal)
     # a patch that is a tenth lesion is abnormal to that tenth; rare, so it weighs more
     weight = 1 + 4 * (share > 0)
-    abnormal = binary_cross_entropy_with_logits(told.abnormal, share, weight)
-    normal = binary_cross_entropy_with_logits(told.normal, 1 - share, weight)
-    return abnormal + normal + 0.5 * soft_dice(told.map_logits.sigmoid(), share[:, 0])
+    abnormal = binary_cross_entropy_with_logits(out.abnormal, share, weight)
+    normal = binary_cross_entropy_with_logits(out.normal, 1 - share, weight)
+    return abnormal + normal + 0.5 * soft_dice(out.map_logits.sigmoid(), share[:, 0])
 
 
 def main(arguments: DetectArguments) -> Path:

@@ -29,7 +29,7 @@ SWAPPED = 0.125  # share of the scans also shown with the <Ano> of their lesion-
 class ExplainArguments(StageArguments):
     """Arguments of `medic-ad train explain`."""
 
-    steps: int = field(default=2400, metadata={"help": "optimiser steps"})
+    steps: int = field(default=2200, metadata={"help": "optimiser steps"})
     swap_weight: float = field(
         default=0.3, metadata={"help": "of the map's mean inside a lesion that <Ano> denies"}
     )
@@ -50,15 +50,15 @@ class ExplainStage(Stage):
     def forward(self, pixels: dict, mask: torch.Tensor, twin: torch.Tensor, **_) -> dict:
         with torch.no_grad():
             vision = self.model.encode(**pixels)
-            taps = torch.stack(vision.taps)
-            detected = self.model.detector(
-                taps, torch.stack(vision.merged), torch.stack(vision.images)
-            )
+            taps, merged = torch.stack(vision.taps), torch.stack(vision.merged)
+            ano = self.model.detector(taps, merged).embeds
             scans = len(mask)
             # the first len(twin) scans are also explained with their twin's <Ano>; twins come last
             index = torch.cat([torch.arange(scans), torch.arange(len(twin))])
-            levels = [level[index] for level in detected.pixels]
-        logits = self.model.explainer(taps[index], detected.embeds, levels).float()
+            condition = torch.cat([ano[:scans], ano[scans:]])
+        images = torch.stack(vision.images)
+        logits = self.model.explainer(taps[index], condition, images[index])
+        logits = logits.float()
         loss = self.loss(logits[:scans, None], mask[:, None])
         lesion = mask[: len(twin)]
         told_normal = (logits[scans:].sigmoid() * lesion).sum() / lesion.sum().clamp(min=1)
