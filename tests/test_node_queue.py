@@ -14,7 +14,7 @@ pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
 from pydicom.dataset import Dataset
 from road_cases import planted, write_dicom
 
-from medic_ad.node.peers import Series, study_of
+from medic_ad.node.archive import Series, study_of
 from medic_ad.node.priors import MOST_SERIES, candidates, study_with_priors
 from medic_ad.node.queue import Job, Queue, key_of
 from medic_ad.node.store import Store, put

@@ -17,7 +17,7 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
-from medic_ad.node.peers import PeerError, Series, series_of, study_of
+from medic_ad.node.archive import PeerError, Series, series_of, study_of
 from medic_ad.node.queue import key_of
 from medic_ad.node.store import put
 

@@ -19,7 +19,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from medic_ad.node.peers import PeerError, Series, series_of, study_of
+from medic_ad.node.archive import PeerError, Series, series_of, study_of
 from medic_ad.node.queue import key_of
 
 FIND = StudyRootQueryRetrieveInformationModelFind

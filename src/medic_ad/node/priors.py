@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medic_ad.errors import MedicADError
 from medic_ad.image import same_modality
-from medic_ad.node.peers import Peer, Series
+from medic_ad.node.archive import Peer, Series
 from medic_ad.node.queue import key_of
 from medic_ad.study import Study, read_study
 

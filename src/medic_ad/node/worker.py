@@ -13,8 +13,9 @@ from pathlib import Path
 from medic_ad.dicom.write import write_dicom
 from medic_ad.errors import MedicADError
 from medic_ad.load import Model, load_model
+from medic_ad.node.archive import Peer, PeerError
 from medic_ad.node.logs import failure, log, start_logs
-from medic_ad.node.peers import Peer, PeerError, peer_of
+from medic_ad.node.peers import peer_of
 from medic_ad.node.priors import study_with_priors
 from medic_ad.node.queue import Job, Queue
 from medic_ad.node.settings import NodeArguments
