@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 from pydicom.dataset import Dataset
+from pydicom.pixels import convert_color_space
 from pydicom.uid import SecondaryCaptureImageStorage, UltrasoundImageStorage
 
 pytest.importorskip("dicomanonymizer", reason="the extra `deidentify` is not installed")
@@ -66,6 +67,34 @@ def test_text_is_blacked_out_and_the_picture_is_not(tmp_path: Path, tags: dict) 
     assert (below[0] == below[1]).mean() > 0.97
     assert outcome.cleaned[0].boxes and dataset.BurnedInAnnotation == "NO"
     assert "113101" in [c.CodeValue for c in dataset.DeidentificationMethodCodeSequence]
+
+
+@needs_tesseract
+@pytest.mark.parametrize("kind", ["RGB", "RGB by plane", "YBR_FULL"])
+def test_colours_outside_the_text_stay_as_they_were(tmp_path: Path, kind: str) -> None:
+    path, letters = with_text(tmp_path / "a.dcm", LINES, SOPClassUID=UltrasoundImageStorage)
+    dataset = pydicom.dcmread(path)
+    grey = dataset.pixel_array.astype(float)
+    grey = grey / grey.max() * 255
+    colour = np.stack([grey, grey * 0.7, grey * 0.4], -1).round().astype(np.uint8)
+    dataset.set_pixel_data(colour, "RGB", 8, generate_instance_uid=False)
+    if kind == "RGB by plane":
+        dataset.PlanarConfiguration = 1
+        dataset.PixelData = np.moveaxis(colour, -1, 0).tobytes()
+    elif kind == "YBR_FULL":
+        ybr = convert_color_space(colour, "RGB", "YBR_FULL")
+        dataset.set_pixel_data(ybr, "YBR_FULL", 8, generate_instance_uid=False)
+    dataset.save_as(path)
+    before = pydicom.dcmread(path).pixel_array.astype(int)
+    assert abs(before - colour).max() <= 2  # what the file shows is what was drawn
+    outcome = deidentify(path, tmp_path / "out")
+    [made] = (tmp_path / "out").rglob("*.dcm")
+    after = pydicom.dcmread(made).pixel_array.astype(int)
+    outside = np.ones(letters.shape, bool)
+    for box in outcome.cleaned[0].boxes:
+        outside[box.top : box.bottom, box.left : box.right] = False
+    assert outcome.cleaned[0].boxes and np.array_equal(after[outside], before[outside])
+    assert (after[letters] <= 2).mean() > 0.999
 
 
 @needs_tesseract

@@ -91,7 +91,7 @@ def blacken_text(dataset: Dataset) -> list[Box]:
     for number, frame in enumerate(frames):
         boxes += _blacken(dataset, frame, number, fill)
     if boxes:
-        dataset.PixelData = frames.tobytes()
+        _put_back(dataset, frames if _many(dataset) else frames[0])
     elif str(dataset.get("BurnedInAnnotation") or "").upper() == "YES":
         raise DeidentifyError(
             "expected the burned-in text that the tags speak of, came none that OCR could find; "
@@ -99,6 +99,18 @@ def blacken_text(dataset: Dataset) -> list[Box]:
         )
     dataset.BurnedInAnnotation = "NO"
     return boxes
+
+
+def _put_back(dataset: Dataset, pixels: NDArray) -> None:
+    """Pixels as `pixel_array` gave them, colour as RGB, into a data set and its tags."""
+    if "PixelData" not in dataset or dataset.BitsAllocated not in (8, 16):
+        raise DeidentifyError(
+            "expected text in pixels of 8 or 16 bits, came text in others, which cannot be written "
+            "back; black it out by hand."
+        )
+    colour = dataset.SamplesPerPixel == 3
+    kind = "RGB" if colour else dataset.PhotometricInterpretation
+    dataset.set_pixel_data(pixels, kind, dataset.BitsStored, generate_instance_uid=False)
 
 
 def _many(dataset: Dataset) -> bool:

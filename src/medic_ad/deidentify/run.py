@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.pixels import get_decoder
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -19,6 +21,7 @@ from medic_ad.deidentify.burned import Box, blacken_text, reading_possible
 from medic_ad.deidentify.person import Person, read_key
 from medic_ad.deidentify.scrub import Action, scrub
 from medic_ad.errors import DeidentifyError, MedicADError
+from medic_ad.readers.dicom_pixels import PLUGINS
 
 REPORT = "deidentification.json"
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -109,9 +112,11 @@ def _all(source: Path, folder: Path, staging: Path, secret: bytes) -> Outcome:
             name += f"{dataset.SOPInstanceUID}.dcm"
             if name in cleaned:
                 raise DeidentifyError("expected each image once, came its SOP Instance UID again.")
+            written = io.BytesIO()
+            dataset.save_as(written, enforce_file_format=True)
             target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            dataset.save_as(target, enforce_file_format=True)
+            target.write_bytes(written.getvalue())
         except MedicADError as error:
             refused.append(Refused(path, str(error)))
         except Exception as error:  # damaged files make pydicom raise many kinds
@@ -139,8 +144,14 @@ def clean(path: Path, secret: bytes) -> tuple[Dataset, list[Action], list[Box]]:
             "expected an image, came an object without pixel data, whose texts nobody can vouch "
             "for; leave it out."
         )
-    if dataset.file_meta.TransferSyntaxUID.is_compressed:
-        dataset.decompress(as_rgb=True, generate_instance_uid=False)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_little_endian:
+        raise DeidentifyError(
+            f"expected little-endian pixels, came {syntax.name}; convert the file "
+            "first, for example with dcmconv of DCMTK."
+        )
+    if syntax.is_compressed:
+        _decompress(dataset)
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     boxes = blacken_text(dataset)
     patient = str(dataset.get("PatientID") or "").strip()
@@ -148,6 +159,21 @@ def clean(path: Path, secret: bytes) -> tuple[Dataset, list[Action], list[Box]]:
     further = (codes.DCM.CleanPixelDataOption,) if reading_possible() else ()
     actions = scrub(dataset, person, further)
     return dataset, actions, boxes
+
+
+def _decompress(dataset: Dataset) -> None:
+    """By the first of the readers' plugins that can."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    failure: Exception = DeidentifyError(
+        f"expected pixels that this installation decodes, came {syntax.name}."
+    )
+    for plugin in (name for name in PLUGINS if name in get_decoder(syntax).available_plugins):
+        try:
+            dataset.decompress(as_rgb=True, generate_instance_uid=False, decoding_plugin=plugin)
+            return
+        except Exception as error:  # decoders raise whatever they like on damaged data
+            failure = error
+    raise failure
 
 
 def _document(outcome: Outcome) -> dict:

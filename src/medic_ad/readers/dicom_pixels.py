@@ -25,7 +25,7 @@ _PACKAGES = (
 )
 # pydicom's plugins in the order they are tried. GDCM's is left out: on damaged JPEG data its C++
 # exception ends the whole process.
-_PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom")
+PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _stored(dataset: Dataset, name: str, notes: list[str]) -> NDArray[Any]:
     package = next((p for start, p in _PACKAGES if syntax.startswith(start)), None)
     try:
         decoder = get_decoder(syntax)
-        plugins = [name for name in _PLUGINS if name in decoder.available_plugins]
+        plugins = [name for name in PLUGINS if name in decoder.available_plugins]
         available = bool(plugins) or (decoder.is_available and not syntax.is_encapsulated)
     except NotImplementedError:  # what pydicom raises for a syntax that it has no decoder for
         available, package = False, None
