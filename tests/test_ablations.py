@@ -94,7 +94,7 @@ def test_only_the_antisymmetric_head_inverts_its_answer() -> None:
 
 def test_every_row_differs_from_its_reference_by_one_thing_and_stands_in_one_part() -> None:
     names = {row.name: row for row in ROWS}
-    assert len(names) == len(ROWS) == 15
+    assert len(names) == len(ROWS) == 16
     for row in ROWS:
         other = names[row.against]
         assert (other.stage, other.bare) == (row.stage, row.bare)
@@ -151,7 +151,7 @@ def test_the_whole_table_runs_and_resumes(tmp_path: Path, monkeypatch) -> None:
     kept = {p: p.stat().st_mtime_ns for p in runs.glob("*/figures.json")}
     assert len(kept) == 4
     ablations.main(arguments)
-    assert len(list(runs.glob("*/figures.json"))) == 30
+    assert len(list(runs.glob("*/figures.json"))) == 32
     assert all(p.stat().st_mtime_ns == then for p, then in kept.items())
     assert len(list(runs.glob("*/weights"))) == 2 and not list(runs.glob("*/training"))
     found = figures(tmp_path / "out", "ablations")

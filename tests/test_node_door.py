@@ -124,6 +124,8 @@ REFUSED: dict[str, dict[str, object]] = {
     "that limit them": {"host": "0.0.0.0"},
     "that limit": {"host": "10.1.2.3", "callers": "A", "addresses": "0.0.0.0/0"},
     "at least 1 for --workers": {"workers": 0},
+    "up to 65535 for --port": {"port": 70000},
+    "up to 65535 for --http-port": {"http_port": -1},
     "AE titles of 1 to 16": {"callers": "A,THIS_TITLE_IS_TOO_LONG"},
     "addresses such as": {"addresses": "everyone"},
     "--certificate and --private-key together": {"certificate": Path("x")},

@@ -17,7 +17,7 @@ from typing import Any
 
 from medic_ad.errors import NodeError
 from medic_ad.load import find_checkpoint, weights_sha256
-from medic_ad.node.logs import log, start_logs
+from medic_ad.node.logs import failure, log, start_logs
 from medic_ad.node.metrics import serve_metrics
 from medic_ad.node.peers import peer_of
 from medic_ad.node.queue import Queue
@@ -85,19 +85,22 @@ class Node:
         """Work until the event is set, then finish what is under way within the grace."""
         self.store.clean()
         recovered = self.queue.recover()
-        for _ in range(self.settings.workers):
-            self._start_worker()
         http = serve_metrics(
             self.settings.http_host, self.settings.http_port, self.queue, self.health
         )
         try:
+            for _ in range(self.settings.workers):
+                self._start_worker()
             self.receiver.start()
             log("node ready", port=self.settings.port, recovered=recovered)
             purged = 0.0
             while not stop.wait(LOOK_SECONDS):
                 self._look_after_workers()
                 if time.monotonic() - purged > PURGE_SECONDS:
-                    self._purge()
+                    try:
+                        self._purge()
+                    except OSError as error:  # another hour will do
+                        log("not purged", level=logging.ERROR, **failure(error))
                     purged = time.monotonic()
         finally:
             self._end()

@@ -57,6 +57,12 @@ class NodeArguments:
                     f"expected at least {least} for --{name.replace('_', '-')}, came "
                     f"{getattr(self, name)}; give a larger number."
                 )
+        for name in ("port", "http_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise NodeError(
+                    f"expected a port up to 65535 for --{name.replace('_', '-')}, came "
+                    f"{getattr(self, name)}; give another one."
+                )
         for title in (self.title, *self.calling):
             if not (title.isascii() and title.isprintable() and 0 < len(title) <= 16):
                 raise NodeError(

@@ -92,7 +92,7 @@ class Store:
 
     def purge_results(self, before: float) -> None:
         """Remove results made before a point in time; who still needs them makes them again."""
-        for folder in (self.root / "results").iterdir():
+        for folder in (self.root / "results").glob("[!.]*"):  # a worker may be making the others
             if folder.stat().st_mtime < before:
                 _remove(folder)
 
