@@ -91,7 +91,7 @@ def test_folds_are_trained_judged_and_resumed(tmp_path, monkeypatch) -> None:
         "mean grey",
         "mean and spread of grey (forest)",
     } <= {f["of"] for part in found["parts"] for f in part["figures"]}
-    assert "ResNet from scratch is at least as good as stage 1, refitted" in found["verdict"]
+    assert "ResNet from scratch is at least as good as stage 1, fine-tuned" in found["verdict"]
     with (tmp_path / "out/folds/cases.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 72 and {r["fold"] for r in rows} == {"0", "1", "2"}

@@ -89,7 +89,7 @@ def test_rows_of_the_folds_stand_in_the_same_tables(tmp_path, monkeypatch):
         assert cell(found, "AUROC", folds.PEER, "Head CT", images)["value"] == 0.5
     assert "file bytes" not in {c["row"][0] for c in found["cells"]}
     text = (tmp_path / "out/paper/figures.md").read_text()
-    assert "| stage 1, refitted | in-domain | all | 90.0 [" in text
+    assert "| stage 1, fine-tuned | in-domain | all | 90.0 [" in text
 
 
 def test_a_set_that_shares_slices_with_training_gets_no_cross_figure(tmp_path, monkeypatch):

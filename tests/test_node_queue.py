@@ -69,6 +69,23 @@ def test_images_that_came_while_a_job_failed_are_read(tmp_path: Path) -> None:
     assert states(queue) == {"dead": 1}
 
 
+def test_a_worker_that_lost_its_job_changes_nothing(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", "w")
+    queue.accept("a", "unit", 0)
+    lost = claimed(queue)
+    queue.recover()
+    now = claimed(queue)
+    for end in (
+        lambda: queue.finish(lost, 1),
+        lambda: queue.retry(lost, 0),
+        lambda: queue.bury(lost),
+    ):
+        end()
+        assert states(queue) == {"running": 1}
+    queue.finish(now, 1)
+    assert states(queue) == {"done": 1}
+
+
 def test_a_unit_is_not_due_before_it_settled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +136,7 @@ def test_other_weights_read_the_same_images_again(tmp_path: Path) -> None:
 
 
 def test_results_appear_as_a_whole_and_are_made_once(tmp_path: Path) -> None:
-    store, job, made = Store(tmp_path), Job(1, "u", 1, 1), []
+    store, job, made = Store(tmp_path), Job(1, "u", 1, 1, "w"), []
 
     def write(folder: Path) -> None:
         made.append(folder)
@@ -133,7 +150,7 @@ def test_results_appear_as_a_whole_and_are_made_once(tmp_path: Path) -> None:
     assert not store.results(job).exists()
     assert [p.name for p in store.make_results(job, write)] == ["a.dcm", "b.dcm"]
     assert len(store.make_results(job, write)) == 2 and len(made) == 2
-    assert [p.name for p in (tmp_path / "results").iterdir()] == ["1-1"]
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["1-1-w"]
 
 
 def test_a_wildcard_in_a_patient_id_matches_no_other_patient() -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 STATES = ("waiting", "running", "done", "dead")
@@ -51,7 +51,7 @@ _CLAIM = """
 UPDATE jobs SET state = 'running', attempts = attempts + 1, owner = :owner, started = :now
 WHERE id = (SELECT id FROM jobs WHERE state = 'waiting' AND due <= :now AND weights = :weights
             ORDER BY due, id LIMIT 1)
-RETURNING id, unit, revision, attempts
+RETURNING id, unit, revision, attempts, weights
 """
 
 
@@ -62,12 +62,16 @@ def key_of(uid: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A unit to read, as it was when a worker took it."""
+    """A unit to read, as it was when a worker took it.
+
+    What a worker says of a job that another one took since then changes nothing.
+    """
 
     id: int
     unit: str
     revision: int
     attempts: int
+    weights: str
 
     @property
     def message(self) -> int:
@@ -100,10 +104,11 @@ class Queue:
             base.execute("BEGIN IMMEDIATE")
             try:
                 yield base
+                base.execute("COMMIT")
             except BaseException:
-                base.execute("ROLLBACK")
+                if base.in_transaction:  # SQLite ends some by itself, as on a full disk
+                    base.execute("ROLLBACK")
                 raise
-            base.execute("COMMIT")
 
     def accept(self, instance: str, unit: str, settle: float) -> bool:
         """Take in an instance; its unit is due once no other came for `settle` seconds.
@@ -138,15 +143,16 @@ class Queue:
         with self._change() as base:
             base.execute(
                 "UPDATE jobs SET state = iif(revision = ?, 'done', 'waiting'), finished = ?, "
-                "attempts = 0, sent = sent + ? WHERE id = ?",
-                (job.revision, time.time(), sent, job.id),
+                "attempts = 0, sent = sent + ? WHERE id = ? AND state = 'running' AND attempts = ?",
+                (job.revision, time.time(), sent, job.id, job.attempts),
             )
 
     def retry(self, job: Job, delay: float) -> None:
         with self._change() as base:
             base.execute(
-                "UPDATE jobs SET state = 'waiting', due = ? WHERE id = ?",
-                (time.time() + delay, job.id),
+                "UPDATE jobs SET state = 'waiting', due = ? "
+                "WHERE id = ? AND state = 'running' AND attempts = ?",
+                (time.time() + delay, job.id, job.attempts),
             )
 
     def bury(self, job: Job) -> None:
@@ -154,8 +160,9 @@ class Queue:
         with self._change() as base:
             base.execute(
                 "UPDATE jobs SET state = iif(revision = :revision, 'dead', 'waiting'), "
-                "attempts = iif(revision = :revision, attempts, 0), finished = :now WHERE id = :id",
-                {"revision": job.revision, "now": time.time(), "id": job.id},
+                "attempts = iif(revision = :revision, attempts, 0), finished = :now "
+                "WHERE id = :id AND state = 'running' AND attempts = :attempts",
+                {**asdict(job), "now": time.time()},
             )
 
     def release(self, owner: int) -> int:

@@ -48,7 +48,7 @@ class Store:
         return self.root / "fetched" / str(message)
 
     def results(self, job: Job) -> Path:
-        return self.root / "results" / f"{job.id}-{job.revision}"
+        return self.root / "results" / f"{job.id}-{job.revision}-{job.weights[:12]}"
 
     def make_results(self, job: Job, write: Callable[[Path], object]) -> list[Path]:
         """The result files of a job: those of an earlier attempt, else written now, all or none."""

@@ -65,8 +65,11 @@ class Worker:
         try:
             files = self._results(job)
             self.results.send(files)
-        except MedicADError as error:  # bad input stays bad
-            self._give_up(job, str(error), **failure(error))
+        except MedicADError as error:
+            if isinstance(error.__cause__, (OSError, MemoryError)):  # a full disk is no bad input
+                self._again(job, error)
+            else:
+                self._give_up(job, str(error), **failure(error))
         except Exception as error:  # a peer, the disk, the memory: it may be better later
             self._again(job, error)
         else:
