@@ -14,7 +14,8 @@ import pydicom
 import pytest
 from PIL import Image as Pillow
 from pydicom.data import get_testdata_file
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import pixel_array
 from pydicom.uid import MPEG2MPML
 from sentence import said
 
@@ -146,6 +147,20 @@ def test_a_jpeg_whose_tables_are_torn_does_not_end_the_process(tmp_path: Path) -
     (tmp_path / "a.dcm").write_bytes(whole[:1960] + whole[1965:])
     expected, came, _ = refused(tmp_path / "a.dcm")
     assert expected.startswith("complete pixel data") and "cannot be decoded" in came
+
+
+def test_an_rle_segment_at_a_wrong_place_does_not_end_the_process(tmp_path: Path) -> None:
+    """The decoder written in Rust panics, which is no `Exception`; pydicom's own comes next."""
+    ds = pydicom.dcmread(str(get_testdata_file("MR_small_RLE.dcm")))
+    [frame] = generate_frames(ds.PixelData, number_of_frames=1)
+    segments, first, second = struct.unpack("<3L", frame[:12])
+    assert segments == 2
+    ds.PixelData = encapsulate([struct.pack("<3L", 2, first, second + 1) + frame[12:]])
+    ds.save_as(tmp_path / "a.dcm")
+    with pytest.raises(BaseException, match="out of bounds") as panic:
+        pixel_array(tmp_path / "a.dcm", decoding_plugin="pylibjpeg")
+    assert not isinstance(panic.value, Exception)
+    assert read_image(tmp_path / "a.dcm").pixels.shape == (64, 64)
 
 
 def test_transfer_syntax_that_nothing_decodes(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from medic_ad.deidentify.burned import Box, blacken_text, reading_possible
 from medic_ad.deidentify.person import Person, read_key
 from medic_ad.deidentify.scrub import Action, scrub
 from medic_ad.errors import DeidentifyError, MedicADError
-from medic_ad.readers.dicom_pixels import PLUGINS
+from medic_ad.readers.dicom_pixels import PLUGINS, no_panic
 
 REPORT = "deidentification.json"
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -169,7 +169,8 @@ def _decompress(dataset: Dataset) -> None:
     )
     for plugin in (name for name in PLUGINS if name in get_decoder(syntax).available_plugins):
         try:
-            dataset.decompress(as_rgb=True, generate_instance_uid=False, decoding_plugin=plugin)
+            with no_panic():
+                dataset.decompress(as_rgb=True, generate_instance_uid=False, decoding_plugin=plugin)
             return
         except Exception as error:  # decoders raise whatever they like on damaged data
             failure = error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,10 +148,23 @@ def _decoded(dataset: Dataset, plugins: list[str]) -> NDArray[Any]:
     """By the first plugin that can; uncompressed data needs none."""
     for plugin in plugins[:-1]:
         try:
-            return pixel_array(dataset, decoding_plugin=plugin)
+            with no_panic():
+                return pixel_array(dataset, decoding_plugin=plugin)
         except Exception:  # of the last one the error is told
             continue
-    return pixel_array(dataset, decoding_plugin=plugins[-1] if plugins else "")
+    with no_panic():
+        return pixel_array(dataset, decoding_plugin=plugins[-1] if plugins else "")
+
+
+@contextmanager
+def no_panic() -> Iterator[None]:
+    """Damaged data makes a decoder written in Rust panic, which is no `Exception`: now it is."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(str(error)) from error
 
 
 def _to_units(
