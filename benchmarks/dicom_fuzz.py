@@ -98,6 +98,8 @@ def work(files: list[Path], cases: int, start: int, folder: Path) -> int:
             text = str(error)
             good = text.startswith(str(path)) and "expected" in text and "\n" not in text
             counts["refused" if good else "unclear"] += 1
+            if not good:
+                sys.stdout.write(f"unclear, {files[number].name}: {text!r}\n")
         except KeyboardInterrupt:
             raise
         except BaseException:  # a panic of a decoder written in Rust and TooLong are no Exceptions

@@ -106,7 +106,9 @@ def decode(dataset: Dataset, name: str) -> Frames:
 def kind_of(dataset: Dataset) -> str:
     """What a file calls itself, for messages."""
     uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
-    return UID(uid).name if uid else "an object of no stated class"
+    if not uid:
+        return "an object of no stated class"
+    return UID(uid).name if UID(uid).is_valid else "an object whose class is no valid UID"
 
 
 def _stored(dataset: Dataset, name: str, notes: list[str]) -> NDArray[Any]:
