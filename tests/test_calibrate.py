@@ -49,6 +49,15 @@ def test_platt_finds_the_planted_slopes() -> None:
     assert platt(features, labels) == pytest.approx((0.8, 1.7, 0.0), abs=0.05)
 
 
+def test_more_evidence_never_lowers_a_score() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 400)
+    logit, against = labels + rng.normal(0, 1, 800), -labels + rng.normal(0, 1, 800)
+    slope, heatmap_slope, _ = platt(np.stack([logit, against], 1), labels)
+    assert heatmap_slope == 0 and slope == pytest.approx(1.0, abs=0.15)  # of unit normals 1 apart
+    assert platt(np.stack([against, against], 1), labels) == (0, 0, 0)  # says the prevalence
+
+
 def test_platt_refers_to_the_stated_prevalence() -> None:
     """The same two classes, mixed 1 : 1 or 1 : 9, give the same probabilities."""
     rng = np.random.default_rng(0)

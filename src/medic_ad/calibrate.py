@@ -60,6 +60,9 @@ class CalibrateArguments:
 def platt(features: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
     """Slopes and offset of Platt scaling (Platt 1999), classes weighted to `PREVALENCE`.
 
+    More evidence never lowers a score: a feature whose slope would be negative is left out. With few
+    slices, noise can turn one round.
+
     Args:
         features: `(n, 2)` stage 1's logit and the heatmap's evidence.
         labels: `(n,)` 1 abnormal, 0 normal.
@@ -67,8 +70,14 @@ def platt(features: np.ndarray, labels: np.ndarray) -> tuple[float, float, float
     weight = np.where(
         labels == 1, PREVALENCE / labels.mean(), (1 - PREVALENCE) / (1 - labels.mean())
     )
-    fit = LogisticRegression(C=1e3).fit(features, labels, sample_weight=weight)
-    return float(fit.coef_[0, 0]), float(fit.coef_[0, 1]), float(fit.intercept_[0])
+    kept, slopes = [0, 1], np.zeros(2)
+    while kept:
+        fit = LogisticRegression(C=1e3).fit(features[:, kept], labels, sample_weight=weight)
+        if (fit.coef_[0] >= 0).all():
+            slopes[kept] = fit.coef_[0]
+            return float(slopes[0]), float(slopes[1]), float(fit.intercept_[0])
+        del kept[int(fit.coef_[0].argmin())]
+    return 0.0, 0.0, float(np.log(PREVALENCE / (1 - PREVALENCE)))
 
 
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -34,7 +34,7 @@ TRAINED = ("comparer.",)
 class CompareArguments(StageArguments):
     """Arguments of `medic-ad train compare`."""
 
-    steps: int = field(default=500, metadata={"help": "optimiser steps"})
+    steps: int = field(default=1500, metadata={"help": "optimiser steps"})
     batch: int = field(default=12, metadata={"help": "pairs a step, in either order"})
     volumes: int = field(
         default=0,

@@ -75,13 +75,10 @@ class Slices:
         shares = [given.get(n, rest * sizes[n] / free) for n in self.by_source]
         self.names, self.shares = list(self.by_source), np.array(shares) / sum(shares)
 
-    def _index(self, rng: np.random.Generator, lesion: bool = False) -> int:
-        pool = self.by_source[self.names[rng.choice(len(self.names), p=self.shares)]]
-        if lesion:
-            pool = pool[np.isin(pool, self.lesions)]
-            if not len(pool):
-                pool = self.lesions
-        return int(rng.choice(pool))
+    def _index(self, rng: np.random.Generator) -> int:
+        return int(
+            rng.choice(self.by_source[self.names[rng.choice(len(self.names), p=self.shares)]])
+        )
 
     def transplanted(
         self,
@@ -140,22 +137,29 @@ class Slices:
         }
 
     def pair(self, rng: np.random.Generator) -> dict:
-        """Two dates of one slice: `image` (baseline) and `followup`, their masks, and `change`."""
+        """Two dates of one slice: `image` (baseline) and `followup`, their masks, and `change`.
+
+        A slice without lesion, and every second other one, gets a lesion of another slice.
+        """
         if not len(self.lesions):
             raise DataError(
                 "expected lesions with masks to make pairs from, found none; fill the column mask"
             )
         r, kind = self.rendered, rng.choice(list(PAIR_KINDS), p=list(PAIR_KINDS.values()))
-        i = self._index(rng, lesion=kind != "absent")
-        clean = _grey(r.clean[i])
-        none = np.zeros_like(r.mask[i])
+        i = self._index(rng)
+        clean, none = _grey(r.clean[i]), np.zeros_like(r.mask[i])
+        image, lesion = _grey(r.image[i]), r.mask[i]
+        if kind != "absent" and (not lesion.any() or rng.random() < 0.5):
+            image, lesion = self.transplanted(r.clean[i], rng, r.samples[i].sequence)
+        if not lesion.any():  # found no place
+            kind = "absent"
         blend = TRAIN_BLENDS[rng.integers(len(TRAIN_BLENDS))]
         if kind == "absent":
             first, second, masks = clean, clean, (none, none)
         else:
 
             def paste(factor: float):
-                return rescale_lesion(clean, _grey(r.image[i]), r.mask[i], factor, rng, blend)
+                return rescale_lesion(clean, image, lesion, factor, rng, blend)
 
             growth = draw_growth(rng) if kind == "grown" else 1.0
             start = float(np.exp(rng.uniform(np.log(0.5), 0.0))) if kind == "grown" else 1.0
