@@ -208,6 +208,7 @@ def record_of_table(path: str, split: str, samples: Sequence[Sample]) -> dict[st
         "name": info.name,
         "licence": info.licence,
         "notes": list(info.notes),
+        "seen": info.seen,
         "samples": len(samples),
         "groups": len({s.group for s in samples}),
     }
