@@ -13,8 +13,8 @@ from medic_ad import look
 from medic_ad.data.sample import Sample
 from medic_ad.evaluate.bootstrap import Figure
 from medic_ad.evaluate.card import card, compare, detect, localise
-from medic_ad.evaluate.card.material import cheng_twins
-from medic_ad.evaluate.card.pairs import NEW, bin_words, held_out_pairs, plan
+from medic_ad.evaluate.card.material import cheng_twins, held_out_pairs
+from medic_ad.evaluate.made_pairs import NEW, bin_words, plan
 from medic_ad.evaluate.store import Context, Part
 from medic_ad.evaluate.twins import edited
 from medic_ad.words import EXCHANGED
@@ -96,7 +96,7 @@ def test_predictions_are_made_once_and_the_opening_is_written_down(
 def test_twins_lose_their_lesion_and_shams_keep_it(root, tmp_path, material, monkeypatch):
     context, _ = planted(root, tmp_path, material, monkeypatch, sees=True)
     twins = cheng_twins(context)
-    assert len(twins.samples) == 12 and twins.image.dtype == twins.clean.dtype == np.uint8
+    assert len(twins.groups) == 12 and twins.image.dtype == twins.clean.dtype == np.uint8
     for image, clean, sham, mask in zip(
         twins.image, twins.clean, twins.sham, twins.mask, strict=True
     ):

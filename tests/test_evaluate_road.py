@@ -23,7 +23,7 @@ from medic_ad.evaluate import agreement, markdown, outside, unet
 from medic_ad.evaluate.bootstrap import Figure
 from medic_ad.evaluate.card import card, flair, longitudinal, sanity
 from medic_ad.evaluate.card.compare import compare_all, read_both_ways
-from medic_ad.evaluate.card.pairs import Pairs
+from medic_ad.evaluate.made_pairs import Pairs
 from medic_ad.evaluate.metrics import PixelCounts
 from medic_ad.evaluate.predict import as_image, predict
 from medic_ad.evaluate.regions import FreeResponse

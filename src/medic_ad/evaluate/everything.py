@@ -146,7 +146,8 @@ def jobs_of(
     arguments: AllArguments, model: Model, tables: dict[str, Path]
 ) -> tuple[list[Job], list[Row]]:
     """All measurements, set by set, and the sets that allow none."""
-    jobs, refused = [], []
+    jobs: list[Job] = []
+    refused: list[Row] = []
     for name, path in bar(list(tables.items()), "looking for images seen in training"):
         rows = read_samples(path)
         split = next(s for s in PREFERRED if any(row.split == s for row in rows))

@@ -35,7 +35,7 @@ from medic_ad.model.pixel import arrange
 from medic_ad.processor import fit_square, grey_window, restore
 from medic_ad.train.draw import Slices, scan_batch
 from medic_ad.train.render import Rendered, render
-from medic_ad.train.run import Draws, StageArguments, source_weights, split
+from medic_ad.train.run import Draws, StageArguments, rate, source_weights, split
 
 CHANNELS, RESIDUAL_UNITS = (26, 52, 104, 208), 2
 WEIGHTS, RECORD, STATE = "unet.safetensors", "unet.json", "state.pt"
@@ -168,13 +168,6 @@ def validate(network: torch.nn.Module, held_out: Rendered) -> tuple[float, float
         for t in HEATMAP_GRID
     ]
     return float(max(scores)), float(HEATMAP_GRID[int(np.argmax(scores))])
-
-
-def rate(share: float, peak: float) -> float:
-    """Learning rate at this share of the time: warm-up over a twentieth, then cosine."""
-    if share < 0.05:
-        return peak * max(share, 1e-3) / 0.05
-    return peak * 0.5 * (1 + float(np.cos(np.pi * min(1.0, (share - 0.05) / 0.95))))
 
 
 class Training:

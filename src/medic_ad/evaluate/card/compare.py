@@ -9,8 +9,8 @@ from PIL import Image as Pillow
 
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling
-from medic_ad.evaluate.card.material import CHENG, CLUSTER
-from medic_ad.evaluate.card.pairs import Pairs, held_out_pairs
+from medic_ad.evaluate.card.material import CHENG, CLUSTER, held_out_pairs
+from medic_ad.evaluate.made_pairs import Pairs
 from medic_ad.evaluate.metrics import PixelCounts, macro_f1
 from medic_ad.evaluate.pairs import compare_images, inverse_of
 from medic_ad.evaluate.predict import as_image
