@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from medic_ad.data.sample import Sample, read_info
-from medic_ad.evaluate import curves, metrics, resnet
+from medic_ad.evaluate import curves, metrics, peers, resnet
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
 from medic_ad.evaluate.copies import everything, one_of_each
@@ -29,7 +29,9 @@ from medic_ad.evaluate.store import Arrays, Context, Part, Store, code, digest
 from medic_ad.evaluate.table import state_of, unit_of
 from medic_ad.load import load_model
 
-TRAINED_WITH = digest(code("medic_ad.train.detect"), inspect.getsource(resnet))
+TRAINED_WITH = digest(
+    code("medic_ad.train.detect"), inspect.getsource(resnet), inspect.getsource(peers)
+)
 OWN, PEER, FREE = "stage 1, fine-tuned", "ResNet from scratch", "image-free"
 
 
