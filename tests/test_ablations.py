@@ -220,11 +220,16 @@ def test_a_run_is_known_by_row_arguments_and_sources(arguments, monkeypatch) -> 
 
 def test_the_test_side_is_made_by_methods_that_training_never_uses(arguments, monkeypatch) -> None:
     used = set()
-    for module, name in ((made_pairs, "transplant"), (made_pairs, "rescale_lesion")):
-        real = getattr(module, name)
-        monkeypatch.setattr(
-            module, name, lambda *a, real=real: (used.add(a[-1]), real(*a))[1]
-        )  # fmt: skip
+
+    def watched(real: Any) -> Any:
+        def call(*values: Any) -> Any:
+            used.add(values[-1])  # the blend
+            return real(*values)
+
+        return call
+
+    for name in ("transplant", "rescale_lesion"):
+        monkeypatch.setattr(made_pairs, name, watched(getattr(made_pairs, name)))
     model = Model("tiny", tiny.network(), tiny.processor(), "1" * 64)
     own = bench.Bench(arguments, model)
     pairs = own.pairs

@@ -191,7 +191,7 @@ def main(arguments: FoldsArguments) -> Path:
     best = r.best()
     peer, trivial = r.differences(np.ones(len(samples), bool))
     sentence, beats = verdict(trivial, OWN, best)
-    record = provenance(context, arguments) | {
+    record = provenance(context.model, arguments) | {
         "data": record_of_table(arguments.data, f"{arguments.folds} folds", samples)
     }
     shown = {of: r.scores[of] for of in (OWN, PEER, best)}

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from medic_ad.data.sample import read_info
 from medic_ad.evaluate.ablations.bench import AblationsArguments, Bench
 from medic_ad.evaluate.ablations.rows import BEFORE, COMPARE, DETECT, EXPLAIN, PARTS, ROWS, Row
 from medic_ad.evaluate.bars import bar
@@ -23,7 +22,7 @@ from medic_ad.evaluate.made_pairs import BLEND
 from medic_ad.evaluate.page import Measured, show, write
 from medic_ad.evaluate.record import provenance
 from medic_ad.evaluate.run import record_of_table
-from medic_ad.evaluate.store import Context, Part
+from medic_ad.evaluate.store import Part
 from medic_ad.evaluate.twins import METHOD
 from medic_ad.load import load_model
 
@@ -126,8 +125,7 @@ def main(arguments: AblationsArguments) -> Path:
         rows = [row for row in ROWS if row.name in firsts or row.against in firsts]
         parts.append(Part(title, [note, judged_on], figures_of(found, rows, words)))
     parts.append(stages(found, words))
-    context = Context(model=model, root=Path(read_info(arguments.data).root), store=bench.store)
-    record = provenance(context, arguments) | {
+    record = provenance(model, arguments) | {
         "data": record_of_table(arguments.data, "val", rendered.samples)
     }
     measured = Measured(
