@@ -172,7 +172,7 @@ def _figures(context: Context, name: str, rows: dict[str, list]) -> list[Figure]
     labels, patients = np.concatenate(rows["label"]), np.concatenate(rows["patient"])
     out = []
     for of, words in (
-        ("nano", context.of),
+        ("nano", "nano"),
         ("area", "brain area"),
         ("place", "distance from the middle"),
     ):

@@ -62,7 +62,7 @@ def measure(context: Context) -> Part:
     twins, seen = cheng_twins(context), heatmaps_of(context)
     sampling = context.resampling(twins.groups, CLUSTER, f"{CHENG} test")
     masks = twins.mask
-    methods = {context.of: Maps(list(seen["heatmap"]), list(masks), seen["image_threshold"])}
+    methods = {"nano": Maps(list(seen["heatmap"]), list(masks), seen["image_threshold"])}
     notes = [
         "Maps lie on the file's own 224 x 224 grid; pixel AUROC and AP are pooled over all pixels. "
         "The heatmap's threshold was chosen on validation, the gate is not applied.",
@@ -87,20 +87,21 @@ def measure(context: Context) -> Part:
     figures = []
     for name in AIMS | {"pixel AP": ""}:
         for of, maps in methods.items():
-            aim = AIMS.get(name) if of == context.of else None
+            aim = AIMS.get(name) if of == "nano" else None
             figures.append(sampling.figure(name, maps.statistics[name], of, aim))
         if "U-Net" in methods:
             figures.append(
                 sampling.difference(
                     name,
-                    methods[context.of].statistics[name],
+                    methods["nano"].statistics[name],
                     methods["U-Net"].statistics[name],
-                    f"{context.of} - U-Net",
+                    "nano - U-Net",
                 )
             )
-    figures += by_size(sampling, methods[context.of].dice, masks.mean((1, 2)), context.of)
-    name = "area drawn on the same slices, tumour inpainted"
-    figures.append(sampling.mean(name, seen["clean_area"], context.of))
+    figures += by_size(sampling, methods["nano"].dice, masks.mean((1, 2)))
+    figures.append(
+        sampling.mean("area drawn on the same slices, tumour inpainted", seen["clean_area"])
+    )
     return Part("Localise", notes, figures)
 
 
@@ -123,8 +124,8 @@ def false_positives(context: Context) -> Part:
         [s.group for s in samples], "duplicate group", f"{NO_TUMOUR} test"
     )
     figures = [
-        *false_areas(sampling, seen["area"], inside, context.of, "<= 1 %"),
-        sampling.mean("share read as abnormal", (inside & (seen["score"] >= high)), context.of),
+        *false_areas(sampling, seen["area"], inside, aim="<= 1 %"),
+        sampling.mean("share read as abnormal", (inside & (seen["score"] >= high))),
     ]
     notes = [
         "Another source than the tumours, never trained on; T1, T2 and FLAIR in all planes, so "
