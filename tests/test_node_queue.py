@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,6 +85,28 @@ def test_a_worker_that_lost_its_job_changes_nothing(tmp_path: Path) -> None:
         assert states(queue) == {"running": 1}
     queue.finish(now, 1)
     assert states(queue) == {"done": 1}
+    queue.accept("b", "unit", 0)
+    anew = claimed(queue)  # its attempts begin anew, as those of the lost one did
+    assert anew.attempts == lost.attempts
+    queue.bury(lost)
+    assert states(queue) == {"running": 1}
+
+
+def test_a_commit_that_fails_leaves_no_transaction_open(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", "w")
+    base = sqlite3.connect(tmp_path / "q")
+    base.executescript(
+        "CREATE TABLE parents (key TEXT PRIMARY KEY);"
+        "CREATE TABLE children (key TEXT REFERENCES parents DEFERRABLE INITIALLY DEFERRED);"
+        "CREATE TRIGGER spoil AFTER INSERT ON instances WHEN NEW.key = 'bad' "
+        "BEGIN INSERT INTO children VALUES ('none'); END;"
+    )
+    with queue._open() as own:
+        own.execute("PRAGMA foreign_keys = ON")  # checked at the commit, which then fails
+    with pytest.raises(sqlite3.IntegrityError):
+        queue.accept("bad", "unit", 0)
+    assert queue.counts()["instances"] == 0
+    assert queue.accept("good", "unit", 0) and claimed(queue).unit == "unit"
 
 
 def test_a_unit_is_not_due_before_it_settled(
@@ -136,7 +159,8 @@ def test_other_weights_read_the_same_images_again(tmp_path: Path) -> None:
 
 
 def test_results_appear_as_a_whole_and_are_made_once(tmp_path: Path) -> None:
-    store, job, made = Store(tmp_path), Job(1, "u", 1, 1, "w"), []
+    store, made = Store(tmp_path), []
+    job = Job(1, "u", revision=1, attempts=1, weights="w", owner=1, started=0.0)
 
     def write(folder: Path) -> None:
         made.append(folder)
@@ -150,7 +174,25 @@ def test_results_appear_as_a_whole_and_are_made_once(tmp_path: Path) -> None:
     assert not store.results(job).exists()
     assert [p.name for p in store.make_results(job, write)] == ["a.dcm", "b.dcm"]
     assert len(store.make_results(job, write)) == 2 and len(made) == 2
-    assert [p.name for p in (tmp_path / "results").iterdir()] == ["1-1-w"]
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["u-1-w"]
+
+
+def test_results_are_those_of_their_images_and_weights(tmp_path: Path) -> None:
+    """A number of a job comes again: what was waiting for other weights is deleted."""
+    store = Store(tmp_path)
+    job = Job(7, "unit", revision=2, attempts=1, weights="a" * 64, owner=1, started=0.0)
+    others = [
+        replace(job, unit="another"),
+        replace(job, revision=3),
+        replace(job, weights="a" * 63 + "b"),
+    ]
+    for number, each in enumerate((job, *others)):
+        content = str(number).encode()
+        store.make_results(each, lambda folder, c=content: put(folder / "a.dcm", c))
+    found = [store.make_results(each, lambda _: None)[0].read_bytes() for each in (job, *others)]
+    assert found == [b"0", b"1", b"2", b"3"]
+    again = replace(job, id=8, attempts=2, owner=2, started=1.0)
+    assert store.make_results(again, lambda _: None)[0].read_bytes() == b"0"
 
 
 def test_a_wildcard_in_a_patient_id_matches_no_other_patient() -> None:
