@@ -17,13 +17,19 @@ pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
 
 from cli_cases import invoke, refused
 from node_cases import free_port, send
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+    SegmentationStorage,
+)
 from pynetdicom import AE
 from road_cases import planted, write_dicom
 
 from medic_ad.errors import NodeError
 from medic_ad.node.peers import peer_of
-from medic_ad.node.queue import Queue
+from medic_ad.node.queue import Queue, key_of
 from medic_ad.node.receive import Receiver
 from medic_ad.node.settings import NodeArguments
 from medic_ad.node.store import Store
@@ -69,6 +75,41 @@ def test_results_are_not_taken_in(tmp_path: Path) -> None:
         accepted = [context.abstract_syntax for context in link.accepted_contexts]
         link.release()
     assert accepted == [MRImageStorage]
+
+
+def test_a_prior_is_taken_only_for_a_move_under_way(tmp_path: Path) -> None:
+    file = image(tmp_path)
+    series = key_of(str(pydicom.dcmread(file).SeriesInstanceUID))
+    with door(tmp_path / "a") as (settings, queue):
+        fetched = Store(settings.folder).fetched(5)
+        entity = AE("SENDER")
+        entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
+        link = entity.associate("127.0.0.1", settings.port, ae_title="MEDIC_AD")
+
+        def status(message: int) -> int:
+            moved = link.send_c_store(file, originator_aet="MEDIC_AD", originator_id=message)
+            return int(moved.Status)
+
+        assert status(5) == 0x0124 and not fetched.exists()
+        (fetched / "another series").mkdir(parents=True)
+        assert status(5) == 0x0124
+        (fetched / series).mkdir()
+        assert status(6) == 0x0124
+        assert status(5) == 0 and len(list((fetched / series).glob("*.dcm"))) == 1
+        link.release()
+        assert queue.counts()["instances"] == 0
+
+
+def test_a_deflated_image_is_not_taken(tmp_path: Path) -> None:
+    """A few bytes of it can be gigabytes; every sender of one must offer another syntax too."""
+    with door(tmp_path / "a") as (settings, _):
+        entity = AE("SENDER")
+        for syntax in (DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian):
+            entity.add_requested_context(MRImageStorage, syntax)
+        link = entity.associate("127.0.0.1", settings.port, ae_title="MEDIC_AD")
+        accepted = [context.transfer_syntax for context in link.accepted_contexts]
+        link.release()
+    assert accepted == [[ImplicitVRLittleEndian]]
 
 
 def test_an_image_that_says_no_series_is_answered_with_a_failure(tmp_path: Path) -> None:

@@ -94,14 +94,17 @@ class Worker:
 
     def _read(self, job: Job, folder: Path) -> None:
         self.store.forget(job)
-        study = study_with_priors(
-            self.store.unit(job.unit),
-            self.priors,
-            self.settings.most_priors,
-            self.store.fetched(job.message),
-            job.message,
-        )
-        write_dicom(read(study, self.model), folder)
+        try:
+            study = study_with_priors(
+                self.store.unit(job.unit),
+                self.priors,
+                self.settings.most_priors,
+                self.store.fetched(job.message),
+                job.message,
+            )
+            write_dicom(read(study, self.model), folder)
+        finally:  # its moves are over: the door takes no more of them
+            self.store.forget(job)
 
     def _again(self, job: Job, error: Exception) -> None:
         if job.attempts >= self.settings.attempts:
