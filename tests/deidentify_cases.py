@@ -61,8 +61,8 @@ ScheduledProcedureStepID ScheduledProcedureStepLocation ScheduledStationAETitle
 ScheduledStationName ScheduledStudyLocation ScheduledStudyLocationAETitle
 SecondaryCaptureDeviceID SeriesDescription ServiceEpisodeDescription ServiceEpisodeID
 SlideIdentifier SourceManufacturer SourceSerialNumber SpecialNeeds SpecimenAccessionNumber
-SpecimenIdentifier SpecimenShortDescription StationAETitle StationName StructureSetLabel StructureSetName
-StudyDescription StudyID StudyIDIssuer TelephoneNumberTrial TextString TreatmentMachineName
+SpecimenIdentifier SpecimenShortDescription StationAETitle StationName StructureSetLabel
+StructureSetName StudyDescription StudyID StudyIDIssuer TelephoneNumberTrial TextString TreatmentMachineName
 UserContentLabel UserContentLongLabel VerifyingOrganization
 """
 _BY_TYPE = ("PN", "LT", "ST", "UT", "UC", "UI", "DA", "DT")
