@@ -62,8 +62,8 @@ ScheduledStationName ScheduledStudyLocation ScheduledStudyLocationAETitle
 SecondaryCaptureDeviceID SeriesDescription ServiceEpisodeDescription ServiceEpisodeID
 SlideIdentifier SourceManufacturer SourceSerialNumber SpecialNeeds SpecimenAccessionNumber
 SpecimenIdentifier SpecimenShortDescription StationAETitle StationName StructureSetLabel
-StructureSetName StudyDescription StudyID StudyIDIssuer TelephoneNumberTrial TextString TreatmentMachineName
-UserContentLabel UserContentLongLabel VerifyingOrganization
+StructureSetName StudyDescription StudyID StudyIDIssuer TelephoneNumberTrial TextString
+TreatmentMachineName UserContentLabel UserContentLongLabel VerifyingOrganization
 """
 _BY_TYPE = ("PN", "LT", "ST", "UT", "UC", "UI", "DA", "DT")
 
