@@ -9,6 +9,7 @@ import torch
 from monai.losses import DiceFocalLoss
 
 from medic_ad.train.draw import scan_batch
+from medic_ad.train.frozen import freeze
 from medic_ad.train.losses import soft_dice
 from medic_ad.train.run import (
     Draws,
@@ -16,7 +17,6 @@ from medic_ad.train.run import (
     StageArguments,
     finish,
     fit,
-    freeze,
     load_stage,
     training_slices,
 )

@@ -1,11 +1,11 @@
-"""Training, what the stages share: arguments, freezing with proof, the Trainer, the record."""
+"""Training, what the stages share: arguments, draws, the Trainer, the record."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,18 +14,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import nn
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from medic_ad import __version__
 from medic_ad.data.sample import Sample, read_info, read_samples
 from medic_ad.errors import DataError, ModelError
-from medic_ad.load import find_checkpoint, load_checkpoint
+from medic_ad.load import ATTENTION, find_checkpoint, load_checkpoint
 from medic_ad.model.pixel import arrange
 from medic_ad.train.draw import Slices
+from medic_ad.train.frozen import digest, hash_frozen, whole
 from medic_ad.train.render import render
+
+FSDP = {  # what is gathered and let go together
+    "version": 2,
+    "transformer_layer_cls_to_wrap": ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"],
+    "state_dict_type": "FULL_STATE_DICT",  # checkpoints that any number of processes can resume
+}
 
 
 @dataclass
@@ -55,32 +63,58 @@ class StageArguments:
         metadata={"help": "share of the draws per source; the others share the rest by size"},
     )
     exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
+    batches: int = field(
+        default=1, metadata={"help": "batches a step, shared out among the processes"}
+    )
+    fsdp: bool = field(
+        default=False,
+        metadata={"help": "divide weights among the processes (FSDP2), not copy them"},
+    )
+    attention: str = field(
+        default="sdpa", metadata={"help": f"implementation of attention: {', '.join(ATTENTION)}"}
+    )
+    checkpointing: bool = field(
+        default=False,
+        metadata={"help": "compute activations of the language model again to save memory"},
+    )
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "learning_rate", "save_steps"):
+        for name in ("steps", "batch", "learning_rate", "save_steps", "batches"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise DataError(
                     f"expected --{name.replace('_', '-')} above 0, got {value}; give another value"
                 )
+        if self.batches % processes():
+            raise DataError(
+                f"expected --batches as a multiple of the {processes()} processes, got "
+                f"{self.batches}; give a multiple"
+            )
+
+
+def processes() -> int:
+    """How many processes train together, as torchrun and accelerate launch say it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 class Draws(IterableDataset):
     """An endless stream of `make(rng, generator)` batches, reproducible from the seed.
 
-    A resumed run skips what was drawn before; the stream is a function of (seed, position).
+    The stream is a function of (seed, position), so a resumed run starts where it stopped, and
+    several processes take turns: together they draw what one process draws alone.
     """
 
     def __init__(
         self, make: Callable[[np.random.Generator, torch.Generator], dict], seed: int
     ) -> None:
         self.make, self.seed, self.start = make, seed, 0
+        self.rank, self.ranks = 0, 1
 
     def __iter__(self):
         torch.set_num_threads(1)
         worker = torch.utils.data.get_worker_info()
-        position, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        position += self.start
+        turn, turns = (worker.id, worker.num_workers) if worker else (0, 1)
+        position, step = self.start + turn * self.ranks + self.rank, turns * self.ranks
         while True:
             rng = np.random.default_rng((self.seed, position))
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -91,11 +125,13 @@ class Draws(IterableDataset):
 class Stage(nn.Module):
     """A model and its loss; tied weights are saved once, every tensor contiguous."""
 
+    accepts_loss_kwargs = False  # the loss is a mean over a batch; the Trainer's over batches
+
     def _tied(self) -> dict[str, str]:
         """Second name of a tensor -> the name that it is saved under."""
         first: dict[int, str] = {}
-        named = [(k, v) for k, v in super().state_dict().items() if v.numel()]
-        return {k: n for k, v in named if (n := first.setdefault(v.data_ptr(), k)) != k}
+        named = self.named_parameters(remove_duplicate=False)
+        return {k: n for k, v in named if (n := first.setdefault(id(v), k)) != k}
 
     def state_dict(self, *args, **kwargs):
         tied, full = self._tied(), super().state_dict(*args, **kwargs)
@@ -108,6 +144,15 @@ class Stage(nn.Module):
 
 class StageTrainer(Trainer):
     """Trainer whose module returns its own loss and names the parts of it for the log."""
+
+    def get_train_dataloader(self) -> DataLoader:
+        """`Draws` shares itself out: accelerate would have every process draw everything."""
+        return DataLoader(
+            self.train_dataset,
+            batch_size=None,  # a draw is a batch
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         out = model(**inputs)
@@ -178,33 +223,32 @@ def load_stage(arguments: StageArguments):
         ModelError: `arguments.model` names no checkpoint.
     """
     torch.manual_seed(arguments.seed)
-    return load_checkpoint(find_checkpoint(arguments.model, hub=True))
+    return load_checkpoint(
+        find_checkpoint(arguments.model, hub=True),
+        attention=arguments.attention,
+        dtype="auto" if arguments.bf16 else torch.float32,
+    )
 
 
 def finish(model, processor, arguments: StageArguments) -> Path:
-    """Write weights and processor; the records of the stages before come along."""
-    out = Path(arguments.out)
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
-    for record in Path(arguments.model).glob("*.run.json"):
-        shutil.copy(record, out)
+    """Write weights and processor; the records of the stages before come along.
+
+    The weights are written in the backbone's precision, the calibration's in its own. Every process
+    calls this, the first writes.
+    """
+    out, first = Path(arguments.out), PartialState()
+    state = {}
+    for name, tensor in model.state_dict().items():
+        found = whole(tensor)  # on every process, even where it is not kept
+        if first.is_main_process:
+            state[name] = found if name.startswith("calibration.") else found.to(model.dtype)
+    if first.is_main_process:
+        model.save_pretrained(out, state_dict=state)
+        processor.save_pretrained(out)
+        for record in Path(arguments.model).glob("*.run.json"):
+            shutil.copy(record, out)
+    first.wait_for_everyone()
     return out
-
-
-def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
-    """Name -> sha256 of the bytes of every tensor."""
-    return {
-        name: hashlib.sha256(
-            t.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
-        ).hexdigest()
-        for name, t in tensors
-    }
-
-
-def freeze(model: nn.Module, trained: tuple[str, ...]) -> None:
-    """Train only the parameters whose names start with one of `trained`."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = name.startswith(trained)
 
 
 def fit(
@@ -222,8 +266,7 @@ def fit(
         ModelError: a frozen tensor changed.
     """
     out = Path(arguments.out)
-    frozen = [(n, p) for n, p in model.named_parameters() if not p.requires_grad]
-    before = hash_tensors(frozen)
+    before = hash_frozen(model)
     checkpoints = out / "checkpoints"
     trainer = StageTrainer(
         stage,
@@ -231,6 +274,7 @@ def fit(
             output_dir=str(checkpoints),
             max_steps=arguments.steps,
             per_device_train_batch_size=1,
+            gradient_accumulation_steps=arguments.batches // processes(),
             learning_rate=arguments.learning_rate,
             weight_decay=arguments.weight_decay,
             warmup_steps=max(1, arguments.steps // 20),
@@ -246,16 +290,24 @@ def fit(
             remove_unused_columns=False,
             report_to=["tensorboard"],
             ignore_data_skip=True,  # `Draws` starts where the checkpoint stopped
+            ddp_find_unused_parameters=False,  # every loss reaches every trained parameter
+            ddp_broadcast_buffers=False,
+            fsdp=arguments.fsdp,
+            fsdp_config=FSDP if arguments.fsdp else None,
         ),
         train_dataset=draws,
-        data_collator=lambda rows: rows[0],
     )
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    draws.start = int(last.rsplit("-", 1)[1]) if last else 0
-    arrange(stage, torch.channels_last)  # checkpoints stay contiguous
+    draws.start = arguments.batches * (int(last.rsplit("-", 1)[1]) if last else 0)
+    draws.rank, draws.ranks = trainer.args.process_index, trainer.args.world_size
+    if arguments.checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    if not arguments.fsdp:  # which divides contiguous tensors only
+        arrange(stage, torch.channels_last)  # checkpoints stay contiguous
     result = trainer.train(resume_from_checkpoint=last)
-    arrange(stage, torch.contiguous_format)
-    after = hash_tensors(frozen)
+    if not arguments.fsdp:
+        arrange(stage, torch.contiguous_format)
+    after = hash_frozen(model)
     changed = [n for n in before if before[n] != after[n]]
     if changed:
         raise ModelError(
@@ -276,14 +328,13 @@ def fit(
         "seconds": round(result.metrics["train_runtime"], 1),
         "threads": torch.get_num_threads(),
         "device": str(trainer.args.device),
+        "processes": trainer.args.world_size,
+        "attention": model.config._attn_implementation,
+        "dtype": str(model.dtype).removeprefix("torch."),
         **facts,
         "log": trainer.state.log_history,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.run.json").write_text(json.dumps(record, indent=1))
+    if trainer.is_world_process_zero():
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.run.json").write_text(json.dumps(record, indent=1))
     return record
-
-
-def digest(hashes: dict[str, str]) -> str:
-    """One sha256 over names and hashes."""
-    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
