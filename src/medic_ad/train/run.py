@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
+from accelerate import DistributedType, PartialState
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainingArguments
@@ -26,14 +26,9 @@ from medic_ad.errors import DataError, ModelError
 from medic_ad.load import ATTENTION, find_checkpoint, load_checkpoint
 from medic_ad.model.pixel import arrange
 from medic_ad.train.draw import Slices
-from medic_ad.train.frozen import digest, hash_frozen, whole
+from medic_ad.train.frozen import digest, hash_frozen
 from medic_ad.train.render import render
-
-FSDP = {  # what is gathered and let go together
-    "version": 2,
-    "transformer_layer_cls_to_wrap": ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"],
-    "state_dict_type": "FULL_STATE_DICT",  # checkpoints that any number of processes can resume
-}
+from medic_ad.train.shards import FSDP, make_divisible, state_to_save
 
 
 @dataclass
@@ -68,7 +63,7 @@ class StageArguments:
     )
     fsdp: bool = field(
         default=False,
-        metadata={"help": "divide weights among the processes (FSDP2), not copy them"},
+        metadata={"help": "divide the weights among the processes (FSDP2)"},
     )
     attention: str = field(
         default="sdpa", metadata={"help": f"implementation of attention: {', '.join(ATTENTION)}"}
@@ -233,21 +228,16 @@ def load_stage(arguments: StageArguments):
 def finish(model, processor, arguments: StageArguments) -> Path:
     """Write weights and processor; the records of the stages before come along.
 
-    The weights are written in the backbone's precision, the calibration's in its own. Every process
-    calls this, the first writes.
+    Every process calls this; the first writes.
     """
-    out, first = Path(arguments.out), PartialState()
-    state = {}
-    for name, tensor in model.state_dict().items():
-        found = whole(tensor)  # on every process, even where it is not kept
-        if first.is_main_process:
-            state[name] = found if name.startswith("calibration.") else found.to(model.dtype)
-    if first.is_main_process:
+    out, place = Path(arguments.out), PartialState()
+    state = state_to_save(model, keep=place.is_main_process)
+    if place.is_main_process:
         model.save_pretrained(out, state_dict=state)
         processor.save_pretrained(out)
         for record in Path(arguments.model).glob("*.run.json"):
             shutil.copy(record, out)
-    first.wait_for_everyone()
+    place.wait_for_everyone()
     return out
 
 
@@ -267,6 +257,8 @@ def fit(
     """
     out = Path(arguments.out)
     before = hash_frozen(model)
+    if arguments.fsdp:
+        make_divisible(stage)
     checkpoints = out / "checkpoints"
     trainer = StageTrainer(
         stage,
@@ -291,12 +283,16 @@ def fit(
             report_to=["tensorboard"],
             ignore_data_skip=True,  # `Draws` starts where the checkpoint stopped
             ddp_find_unused_parameters=False,  # every loss reaches every trained parameter
-            ddp_broadcast_buffers=False,
             fsdp=arguments.fsdp,
             fsdp_config=FSDP if arguments.fsdp else None,
         ),
         train_dataset=draws,
     )
+    if arguments.fsdp and trainer.accelerator.distributed_type != DistributedType.FSDP:
+        raise ModelError(
+            "expected several GPUs for --fsdp, found none that accelerate divides weights among; "
+            "start it with torchrun on a machine with GPUs, or leave --fsdp out"
+        )
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     draws.start = arguments.batches * (int(last.rsplit("-", 1)[1]) if last else 0)
     draws.rank, draws.ranks = trainer.args.process_index, trainer.args.world_size
@@ -329,6 +325,7 @@ def fit(
         "threads": torch.get_num_threads(),
         "device": str(trainer.args.device),
         "processes": trainer.args.world_size,
+        "distribution": str(trainer.accelerator.distributed_type.value),
         "attention": model.config._attn_implementation,
         "dtype": str(model.dtype).removeprefix("torch."),
         **facts,

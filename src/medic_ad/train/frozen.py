@@ -1,0 +1,43 @@
+"""Training: what is frozen and the proof that it stayed so, on one process or on many."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from medic_ad.train.shards import whole
+
+
+def freeze(model: nn.Module, trained: tuple[str, ...]) -> None:
+    """Train only the parameters whose names start with one of `trained`, in float32.
+
+    A backbone in bfloat16 stays so; an optimiser step is smaller than bfloat16 can add.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name.startswith(trained)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
+    """Name -> sha256 of the bytes of every tensor, the same however it is divided."""
+    return {
+        name: hashlib.sha256(
+            whole(t).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        ).hexdigest()
+        for name, t in tensors
+    }
+
+
+def hash_frozen(model: nn.Module) -> dict[str, str]:
+    """`hash_tensors` of the parameters that are not trained."""
+    return hash_tensors((n, p) for n, p in model.named_parameters() if not p.requires_grad)
+
+
+def digest(hashes: dict[str, str]) -> str:
+    """One sha256 over names and hashes."""
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
