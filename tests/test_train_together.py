@@ -79,10 +79,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             job("ddp"),
             job("ddp-lopsided", lopsided=True, hint_weight=1.0),
             job("ddp-compare", "compare", lopsided=True),
-            job("fsdp", fsdp=True),
-            job("fsdp-lopsided", lopsided=True, hint_weight=1.0, fsdp=True),
             job("one-then-two"),
             job("two-then-one", killed_at=SAVED + 2),
+            # last: accelerate divides the weights of every run after the first that did
+            job("fsdp", lopsided=True, hint_weight=1.0, fsdp=True),
             job("fsdp-two-then-one", killed_at=SAVED + 2, fsdp=True),
         ],
     )
@@ -104,12 +104,11 @@ def distance(runs: Runs, first: str, second: str) -> float:
 
 PAIRS = [
     ("one", "ddp"),
-    ("one", "fsdp"),
     ("one", "one-then-two"),
     ("one", "two-then-one"),
     ("one", "fsdp-two-then-one"),
     ("one-lopsided", "ddp-lopsided"),
-    ("one-lopsided", "fsdp-lopsided"),
+    ("one-lopsided", "fsdp"),
     ("one-compare", "ddp-compare"),
 ]
 
@@ -122,8 +121,9 @@ def test_processes_together_learn_what_one_learns(runs: Runs, first: str, second
         for name in (first, second)
     ]
     assert len(losses[0]) == len(losses[1]) == 1
-    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4)
-    assert distance(runs, first, second) < 0.05
+    if "then" not in second:  # a resumed run logs the steps since
+        assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4)
+    assert distance(runs, first, second) < 0.01
 
 
 def test_another_seed_ends_elsewhere(runs: Runs) -> None:
@@ -149,7 +149,7 @@ def test_a_record_says_who_trained_and_proves_the_freezing(
 
 def test_only_the_first_process_writes(runs: Runs) -> None:
     writes = [line for line in runs.printed.splitlines() if line.endswith(".run.json")]
-    assert len(writes) == 6  # the two that died have none
+    assert len(writes) == 5  # the two that died have none
     assert all(line.startswith("process 0 ") for line in writes)
     for name in ("ddp", "fsdp"):
         assert len(list((runs.root / name).rglob("events.out.tfevents*"))) == 1
