@@ -51,3 +51,9 @@ class MedicADConfig(Qwen2_5_VLConfig):
     def taps(self) -> tuple[int, ...]:
         """Indexes of the tapped vision blocks."""
         return tuple(self.image_tap_indexes or self.vision_config.fullatt_block_indexes)
+
+    @classmethod
+    def from_base(cls, base: Qwen2_5_VLConfig, **own) -> MedicADConfig:
+        """A Qwen2.5-VL's configuration with the heads' fields, of which `own` are not as usual."""
+        values = {name: value for name, value in base.to_dict().items() if name != "model_type"}
+        return cls(**{**values, **own})

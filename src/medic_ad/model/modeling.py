@@ -109,8 +109,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 f"{base.model_type!r}; name a Qwen2.5-VL or Lingshu checkpoint"
             )
         own = {f: kwargs.pop(f) for f in MedicADConfig.__annotations__ if f in kwargs}
-        values = {k: v for k, v in base.to_dict().items() if k != "model_type"}
-        config = MedicADConfig(**{**values, **own})
+        config = MedicADConfig.from_base(base, **own)
         rows, last = config.text_config.vocab_size, max(config.ano_token_id, config.diff_token_id)
         if last >= rows:
             raise ModelError(

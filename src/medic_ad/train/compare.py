@@ -12,7 +12,7 @@ from medic_ad import words
 from medic_ad.errors import DataError
 from medic_ad.model.compare import CompareOutput, Date
 from medic_ad.train.draw import pair_batch
-from medic_ad.train.frozen import freeze
+from medic_ad.train.frozen import freeze_for
 from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, mean, soft_dice
 from medic_ad.train.real_pairs import render_pairs
 from medic_ad.train.run import (
@@ -26,8 +26,6 @@ from medic_ad.train.run import (
     training_slices,
 )
 from medic_ad.train.volume_pairs import render_volume_pairs
-
-TRAINED = ("comparer.",)
 
 
 @dataclass
@@ -183,8 +181,7 @@ def train(model, processor, arguments: CompareArguments) -> None:
         ]
         return batch
 
-    freeze(model, TRAINED)
-    model.comparer.no_prior.requires_grad = False  # learned in stage 1
+    freeze_for(model, "compare")
     fit(
         CompareStage(model, processor, arguments),
         model,

@@ -11,7 +11,7 @@ from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_l
 from medic_ad import words
 from medic_ad.model.detect import DetectOutput
 from medic_ad.train.draw import scan_batch
-from medic_ad.train.frozen import freeze
+from medic_ad.train.frozen import freeze_for
 from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, mean, soft_dice
 from medic_ad.train.run import (
     Draws,
@@ -22,8 +22,6 @@ from medic_ad.train.run import (
     load_stage,
     training_slices,
 )
-
-TRAINED = ("detector.",)
 
 
 @dataclass
@@ -158,7 +156,6 @@ def train(model, processor, arguments: DetectArguments) -> None:
         batch["hints"] = [words.hint(cell, config.pooled_size**2) for cell in cells]
         return batch
 
-    # the learned no-prior state is what `<|diff|>` says of a single scan, so it is learned here
-    freeze(model, (*TRAINED, "comparer.no_prior"))
+    freeze_for(model, "detect")
     stage = DetectStage(model, processor, arguments)
     fit(stage, model, Draws(scans, arguments.seed), arguments, "detect")

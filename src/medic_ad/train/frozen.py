@@ -11,6 +11,20 @@ from torch import nn
 
 from medic_ad.train.shards import whole
 
+TRAINED = {  # stage -> what it trains
+    "detect": ("detector.", "comparer.no_prior"),  # what `<|diff|>` says of a single scan
+    "compare": ("comparer.",),
+    "explain": ("explainer.",),
+}
+LEARNED_BEFORE = {"compare": ("comparer.no_prior",)}  # in spite of the name
+
+
+def freeze_for(model: nn.Module, stage: str) -> None:
+    """Train what a stage trains, and nothing else."""
+    freeze(model, TRAINED[stage])
+    for name in LEARNED_BEFORE.get(stage, ()):
+        model.get_parameter(name).requires_grad = False
+
 
 def freeze(model: nn.Module, trained: tuple[str, ...]) -> None:
     """Train only the parameters whose names start with one of `trained`, in float32.
