@@ -28,6 +28,8 @@ class MedicADConfig(Qwen2_5_VLConfig):
             scope; filled with `scope`.
         image_tap_indexes: vision blocks whose outputs are tapped; `None` means the blocks
             that attend globally.
+        lora_rank: rank of the adapters in the language model; 0 for none, and only then a prompt
+            without stage tokens is answered as the backbone answers it.
     """
 
     model_type = "medic_ad"
@@ -46,6 +48,7 @@ class MedicADConfig(Qwen2_5_VLConfig):
     scope_modalities: list[str] | tuple[str, ...] = ()
     scope_body_parts: list[str] | tuple[str, ...] = ()
     image_tap_indexes: list[int] | tuple[int, ...] | None = None
+    lora_rank: int = 0
 
     @property
     def taps(self) -> tuple[int, ...]:

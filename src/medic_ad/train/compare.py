@@ -17,8 +17,9 @@ from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, mean, soft
 from medic_ad.train.real_pairs import render_pairs
 from medic_ad.train.run import (
     Draws,
+    LanguageArguments,
     Stage,
-    StageArguments,
+    adapt,
     finish,
     fit,
     load_stage,
@@ -29,7 +30,7 @@ from medic_ad.train.volume_pairs import render_volume_pairs
 
 
 @dataclass
-class CompareArguments(StageArguments):
+class CompareArguments(LanguageArguments):
     """Arguments of `medic-ad train compare`."""
 
     steps: int = field(default=1500, metadata={"help": "optimiser steps"})
@@ -40,7 +41,6 @@ class CompareArguments(StageArguments):
     )
     label_weight: float = field(default=1.0, metadata={"help": "of worse / stable / better"})
     map_weight: float = field(default=1.0, metadata={"help": "of the signed change map"})
-    language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
     hint_weight: float = field(
         default=0.0,
         metadata={
@@ -181,7 +181,8 @@ def train(model, processor, arguments: CompareArguments) -> None:
         ]
         return batch
 
-    freeze_for(model, "compare")
+    adapt(model, arguments)
+    freeze_for(model, "compare", adapters=arguments.lora > 0)
     fit(
         CompareStage(model, processor, arguments),
         model,

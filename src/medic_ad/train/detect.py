@@ -15,8 +15,9 @@ from medic_ad.train.frozen import freeze_for
 from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, mean, soft_dice
 from medic_ad.train.run import (
     Draws,
+    LanguageArguments,
     Stage,
-    StageArguments,
+    adapt,
     finish,
     fit,
     load_stage,
@@ -25,7 +26,7 @@ from medic_ad.train.run import (
 
 
 @dataclass
-class DetectArguments(StageArguments):
+class DetectArguments(LanguageArguments):
     """Arguments of `medic-ad train detect`."""
 
     steps: int = field(default=800, metadata={"help": "optimiser steps"})
@@ -33,7 +34,6 @@ class DetectArguments(StageArguments):
         default=1.0, metadata={"help": "of the pixel loss, where masks exist"}
     )
     image_weight: float = field(default=1.0, metadata={"help": "of the image loss"})
-    language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
     hint_weight: float = field(
         default=0.0,
         metadata={"help": "of the distance of <Ano> to the words in its place in `base`, for nano"},
@@ -156,6 +156,7 @@ def train(model, processor, arguments: DetectArguments) -> None:
         batch["hints"] = [words.hint(cell, config.pooled_size**2) for cell in cells]
         return batch
 
-    freeze_for(model, "detect")
+    adapt(model, arguments)
+    freeze_for(model, "detect", adapters=arguments.lora > 0)
     stage = DetectStage(model, processor, arguments)
     fit(stage, model, Draws(scans, arguments.seed), arguments, "detect")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from medic_ad.model.adapters import IN_NAMES
 from medic_ad.train.shards import whole
 
 TRAINED = {  # stage -> what it trains
@@ -19,20 +20,21 @@ TRAINED = {  # stage -> what it trains
 LEARNED_BEFORE = {"compare": ("comparer.no_prior",)}  # in spite of the name
 
 
-def freeze_for(model: nn.Module, stage: str) -> None:
-    """Train what a stage trains, and nothing else."""
-    freeze(model, TRAINED[stage])
+def freeze_for(model: nn.Module, stage: str, adapters: bool = False) -> None:
+    """Train what a stage trains, with `adapters` also those of the language model."""
+    freeze(model, TRAINED[stage], adapters)
     for name in LEARNED_BEFORE.get(stage, ()):
         model.get_parameter(name).requires_grad = False
 
 
-def freeze(model: nn.Module, trained: tuple[str, ...]) -> None:
+def freeze(model: nn.Module, trained: tuple[str, ...], adapters: bool = False) -> None:
     """Train only the parameters whose names start with one of `trained`, in float32.
 
     A backbone in bfloat16 stays so; an optimiser step is smaller than bfloat16 can add.
     """
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = name.startswith(trained)
+        adapter = adapters and IN_NAMES in name
+        parameter.requires_grad = adapter or name.startswith(trained)
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
 

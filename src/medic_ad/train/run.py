@@ -24,6 +24,7 @@ from medic_ad import __version__
 from medic_ad.data.sample import Sample, read_info, read_samples
 from medic_ad.errors import DataError, ModelError
 from medic_ad.load import ATTENTION, find_checkpoint, load_checkpoint
+from medic_ad.model.adapters import add_adapters
 from medic_ad.model.pixel import arrange
 from medic_ad.train.draw import Slices
 from medic_ad.train.frozen import digest, hash_frozen
@@ -85,6 +86,16 @@ class StageArguments:
                 f"expected --batches as a multiple of the {processes()} processes, got "
                 f"{self.batches}; give a multiple"
             )
+
+
+@dataclass
+class LanguageArguments(StageArguments):
+    """Arguments of the stages that the language model's loss takes part in."""
+
+    language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
+    lora: int = field(
+        default=0, metadata={"help": "rank of adapters trained in the language model; 0: none"}
+    )
 
 
 def processes() -> int:
@@ -223,6 +234,22 @@ def load_stage(arguments: StageArguments):
         attention=arguments.attention,
         dtype="auto" if arguments.bf16 else torch.float32,
     )
+
+
+def adapt(model, arguments: LanguageArguments) -> None:
+    """Add the adapters that a stage trains, unless the stage before left them.
+
+    Raises:
+        ModelError: the stage before left some of another rank.
+    """
+    if arguments.lora and not model.config.lora_rank:
+        model.config.lora_rank = arguments.lora
+        add_adapters(model.model.language_model, arguments.lora)
+    if arguments.lora not in (0, model.config.lora_rank):
+        raise ModelError(
+            f"expected --lora {model.config.lora_rank} as in {arguments.model}, got "
+            f"{arguments.lora}; give that, or 0 to leave its adapters as they are"
+        )
 
 
 def finish(model, processor, arguments: StageArguments) -> Path:
