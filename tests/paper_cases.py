@@ -1,0 +1,50 @@
+"""Tiny copies of the paper's data sets under one root, as `runs/paper.sh` takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import published_cases as cases
+import tiny
+from PIL import Image as Picture
+
+BMAD = {  # name -> folder, masks, way to images, name of val
+    "bmad_brats2021": ("Brain", True, "{split}/{label}/{role}", "valid"),
+    "bmad_liver": ("Liver/Train/hist_DIY", True, "{split}/{role}/{label}", "valid"),
+    "bmad_resc": ("RESC", True, "{split}/{label}/{role}", "Val/val"),
+    "bmad_oct2017": ("OCT2017", False, "", "val"),
+    "bmad_rsna": (".", False, "", "valid"),
+    "bmad_camelyon16": ("camelyon16_256", False, "", "valid"),
+}
+
+
+def paper(root: Path) -> Path:
+    """Every set that the recipe trains on or measures; a few pictures each."""
+    for name, (folder, masks, way, val) in BMAD.items():
+        cases.bmad(root / name / folder, masks, way, val)
+        for mask in (root / name).rglob("*label*/**/*.png"):
+            spot = np.zeros((32, 32), np.uint8)
+            spot[10:16, 12:19] = 255
+            Picture.fromarray(spot).save(mask)
+    cases.chestx_det(root / "chestx_det")
+    cases.slake(root / "slake")
+    cases.pathvqa(root / "pathvqa")
+    vqa = cases.Maker(root / "vqa_rad")
+    asked = {"question": "Is it normal?", "answer": "no", "image_organ": "HEAD"}
+    for n in range(5):
+        vqa.picture(f"images/{n}.jpg")
+    for split, images in (("train", range(4)), ("test", range(4, 5))):
+        vqa.json(f"{split}set.json", [{**asked, "image_name": f"{n}.jpg"} for n in images])
+    mimic = cases.mimic(root / "mimic_diff_vqa")
+    for study, lesion in (("s50414267/aa", False), ("s53189527/bb", True)):
+        image, _ = tiny.head(1, lesion)  # two dates of one patient: a blob appears
+        Picture.fromarray(image).save(mimic / f"files/p10/p10000032/{study}.jpg")
+    cases.classes(root / "brain_mri_253", "yes", "no")
+    cases.classes(root / "br35h", "yes", "no", "pred")
+    cases.covid_ct(root / "covid_ct")
+    head = cases.Maker(root / "head_ct")
+    for i in range(4):
+        head.picture(f"head_ct/head_ct/{i:03d}.png")
+    head.text("labels.csv", "id, hemorrhage\n0,1\n1,1\n2,0\n3,0\n")
+    return root
