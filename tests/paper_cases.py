@@ -9,6 +9,10 @@ import published_cases as cases
 import tiny
 from PIL import Image as Picture
 
+from medic_ad.load import processor_from_base
+from medic_ad.model.modeling import MedicADForConditionalGeneration
+from medic_ad.processor import ANO, DIFF
+
 BMAD = {  # name -> folder, masks, way to images, name of val
     "bmad_brats2021": ("Brain", True, "{split}/{label}/{role}", "valid"),
     "bmad_liver": ("Liver/Train/hist_DIY", True, "{split}/{role}/{label}", "valid"),
@@ -48,3 +52,16 @@ def paper(root: Path) -> Path:
         head.picture(f"head_ct/head_ct/{i:03d}.png")
     head.text("labels.csv", "id, hemorrhage\n0,1\n1,1\n2,0\n3,0\n")
     return root
+
+
+def backbone(folder: Path) -> Path:
+    """A tiny checkpoint in the Hub's layout with tiny heads, so that 112 pixels do."""
+    tiny.published_checkpoint(folder / "published")
+    processor = processor_from_base(folder / "published")
+    ano, diff = processor.tokenizer.convert_tokens_to_ids([ANO, DIFF])
+    network = MedicADForConditionalGeneration.from_base(
+        folder / "published", **tiny.TINY_HEADS, ano_token_id=ano, diff_token_id=diff
+    )
+    network.save_pretrained(folder / "base")
+    processor.save_pretrained(folder / "base")
+    return folder / "base"

@@ -110,6 +110,9 @@ def read(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda ...; the GPU where there is one when not given.")
     ] = None,
+    attention: Annotated[
+        str, typer.Option(help="Implementation of attention: sdpa, flash_attention_2 or eager.")
+    ] = "sdpa",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -153,7 +156,7 @@ def read(
     from medic_ad.road import read as read_with
 
     track = iter if as_json else track_slices
-    report = read_with(study, load_model(model, device), ask, track)
+    report = read_with(study, load_model(model, device, attention), ask, track)
     folder = None if out is None else report.save(out)
     written = []
     if dicom is not None:
