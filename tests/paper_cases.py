@@ -44,13 +44,25 @@ def paper(root: Path) -> Path:
     for study, lesion in (("s50414267/aa", False), ("s53189527/bb", True)):
         image, _ = tiny.head(1, lesion)  # two dates of one patient: a blob appears
         Picture.fromarray(image).save(mimic / f"files/p10/p10000032/{study}.jpg")
-    cases.classes(root / "brain_mri_253", "yes", "no")
-    cases.classes(root / "br35h", "yes", "no", "pred")
-    cases.covid_ct(root / "covid_ct")
+    cases.classes(root / "brain_mri_253", "yes", "no", n=6)  # folds need five groups of a class
+    cases.classes(root / "br35h", "yes", "no", "pred", n=6)
+    covid = cases.Maker(cases.covid_ct(root / "covid_ct"))
+    for kind, names in {
+        "COVID": [f"PIIS020000000000000{n}_0_0.png" for n in range(6)],
+        "NonCOVID": [f"{200 + n}.png" for n in range(6)],
+    }.items():
+        listed = root / f"covid_ct/Data-split/{kind}/testCT_{kind}.txt"
+        listed.write_text(listed.read_text() + "\n".join(names) + "\n")
+        for name in names:
+            covid.picture(f"Images-processed/CT_{kind}/{name}")
     head = cases.Maker(root / "head_ct")
-    for i in range(4):
+    for i in range(12):
         head.picture(f"head_ct/head_ct/{i:03d}.png")
-    head.text("labels.csv", "id, hemorrhage\n0,1\n1,1\n2,0\n3,0\n")
+    rows = "".join(f"{i},{int(i < 6)}\n" for i in range(12))
+    head.text("labels.csv", "id, hemorrhage\n" + rows)
+    measured = ("brain_mri_253", "br35h", "covid_ct", "head_ct")
+    for seed, path in enumerate(p for name in measured for p in (root / name).rglob("*.png")):
+        Picture.fromarray(cases.scene(1000 + seed)).save(path)  # of no training set
     return root
 
 

@@ -45,7 +45,7 @@ BATCH = 4
 def real_batch(stage: str, network: Any, processor: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
     """A stage around a network and a batch as its draws give it, all of it known."""
     images, masks = tiny.fresh(BATCH)
-    shared = {"data": "d", "out": "o"}
+    shared: dict[str, Any] = {"data": "d", "out": "o"}
     known = torch.ones(BATCH, dtype=torch.bool)
     if stage == "explain":
         module: torch.nn.Module = explain.ExplainStage(network, explain.ExplainArguments(**shared))

@@ -53,7 +53,7 @@ class Job:
         def init(draws: Draws, make: Any, seed: int) -> None:
             real(draws, self._changed(make), seed)
 
-        Draws.__init__ = init  # type: ignore[method-assign]
+        Draws.__init__ = init  # type: ignore[assignment, method-assign]
         try:
             module.main(getattr(module, TRAIN[self.stage].arguments)(**self.arguments))
         except Killed:
