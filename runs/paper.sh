@@ -32,9 +32,13 @@ CACHE=$BUILD/cache
 PROCESSES=${PROCESSES:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l | awk '{print $1 ? $1 : 1}')}
 LAUNCH=${LAUNCH:-torchrun --standalone --nproc-per-node $PROCESSES}
 
-train() { # STAGE MODEL: one stage of training on its table
+launch() { # WORDS...: medic-ad on these processes; of another number of them a stage goes on
     # shellcheck disable=SC2086  # LAUNCH is several words
-    stage "$1" $LAUNCH -m medic_ad.cli train "$1" --model "$2" --data "$TABLES/paper_$1.parquet" \
+    $LAUNCH -m medic_ad.cli "$@"
+}
+
+train() { # STAGE MODEL: one stage of training on its table
+    stage "$1" launch train "$1" --model "$2" --data "$TABLES/paper_$1.parquet" \
         --out "$BUILD/$1" --cache "$CACHE" --steps "$STEPS" --batch "$BATCH" --batches "$BATCHES" \
         --attention "$ATTENTION" --checkpointing --learning-rate 1e-4
 }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from medic_ad.errors import MedicADError
@@ -30,3 +34,30 @@ def test_a_command_that_fails_is_named_with_what_it_said() -> None:
     code = "import sys; sys.exit('no such model')"
     with pytest.raises(MedicADError, match="expected `reading` to finish, but: no such model"):
         watched([sys.executable, "-c", code], "reading")
+
+
+def test_throughput_counts_an_image_without_an_answer_of_success_as_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    module = importlib.import_module("node_throughput")
+    figures = module.main(images=12, associations=2, rounds=2)
+    assert [f["answered"] for f in figures["node"]] == [12, 12] and not module.wrong(figures)
+    assert figures["node_of_bare"]["least"] <= figures["node_of_bare"]["most"]
+    # The node refuses what says no series: a failure is answered, nothing is kept.
+    monkeypatch.setattr(module, "make_images", without_series(module.make_images))
+    figures = module.main(images=4, associations=2, rounds=1)
+    assert (figures["unanswered"], figures["lost"]) == (4, 0) and module.wrong(figures)
+
+
+def without_series(make: Callable[[Path, int], list[Path]]) -> Callable[[Path, int], list[Path]]:
+    def made(folder: Path, count: int) -> list[Path]:
+        files = make(folder, count)
+        for file in files:
+            dataset = pydicom.dcmread(file)
+            del dataset.SeriesInstanceUID
+            dataset.save_as(file)
+        return files
+
+    return made

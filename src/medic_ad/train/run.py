@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ import numpy as np
 import torch
 from accelerate import DistributedType, PartialState
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
-from transformers import Trainer, TrainingArguments
+from torch.utils.data import IterableDataset
+from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from medic_ad import __version__
@@ -30,6 +31,7 @@ from medic_ad.train.draw import Slices
 from medic_ad.train.frozen import digest, hash_frozen
 from medic_ad.train.render import render
 from medic_ad.train.shards import FSDP, make_divisible, state_to_save
+from medic_ad.train.trainer import Budget, StageTrainer
 
 
 @dataclass
@@ -73,8 +75,17 @@ class StageArguments:
         default=False,
         metadata={"help": "compute activations of the language model again to save memory"},
     )
+    cpu_seconds: float = field(
+        default=0.0,
+        metadata={"help": "processor seconds that end training before its steps do; 0 for none"},
+    )
 
     def __post_init__(self) -> None:
+        if self.cpu_seconds and self.workers:
+            raise DataError(
+                f"expected --workers 0 with --cpu-seconds, got {self.workers}: the time of workers "
+                "is not counted; correct one of them"
+            )
         for name in ("steps", "batch", "learning_rate", "save_steps", "batches"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -148,25 +159,11 @@ class Stage(nn.Module):
         return super().load_state_dict({**state_dict, **again}, *args, **kwargs)
 
 
-class StageTrainer(Trainer):
-    """Trainer whose module returns its own loss and names the parts of it for the log."""
-
-    def get_train_dataloader(self) -> DataLoader:
-        """`Draws` shares itself out: accelerate would have every process draw everything."""
-        return DataLoader(
-            self.train_dataset,
-            batch_size=None,  # a draw is a batch
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        out = model(**inputs)
-        self.parts = {k: float(v.detach()) for k, v in out.items() if k != "loss"}
-        return (out["loss"], out) if return_outputs else out["loss"]
-
-    def log(self, logs, *args, **kwargs):
-        super().log({**logs, **getattr(self, "parts", {})}, *args, **kwargs)
+def rate(share: float, peak: float) -> float:
+    """Learning rate at this share of a budget: warm-up over a twentieth, then cosine."""
+    if share < 0.05:
+        return peak * max(share, 1e-3) / 0.05
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.05) / 0.95)))
 
 
 def split(data: str, name: str, exclude: str = "") -> list[Sample]:
@@ -320,6 +317,8 @@ def fit(
             "expected several GPUs for --fsdp, found none that accelerate divides weights among; "
             "start it with torchrun on a machine with GPUs, or leave --fsdp out"
         )
+    if arguments.cpu_seconds:
+        trainer.add_callback(Budget(arguments.cpu_seconds, arguments.learning_rate))
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     draws.start = arguments.batches * (int(last.rsplit("-", 1)[1]) if last else 0)
     draws.rank, draws.ranks = trainer.args.process_index, trainer.args.world_size
@@ -327,7 +326,9 @@ def fit(
         model.activation_checkpointing_enable({"use_reentrant": False})
     if not arguments.fsdp:  # which divides contiguous tensors only
         arrange(stage, torch.channels_last)  # checkpoints stay contiguous
+    before_cpu = time.process_time()
     result = trainer.train(resume_from_checkpoint=last)
+    cpu_seconds = time.process_time() - before_cpu
     if not arguments.fsdp:
         arrange(stage, torch.contiguous_format)
     after = hash_frozen(model)
@@ -348,7 +349,9 @@ def fit(
             "sha256_after": digest(after),
         },
         "final_loss": result.training_loss,
+        "steps": trainer.state.global_step,
         "seconds": round(result.metrics["train_runtime"], 1),
+        "cpu_seconds": round(cpu_seconds, 2),
         "threads": torch.get_num_threads(),
         "device": str(trainer.args.device),
         "processes": trainer.args.world_size,
