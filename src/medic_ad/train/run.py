@@ -159,13 +159,6 @@ class Stage(nn.Module):
         return super().load_state_dict({**state_dict, **again}, *args, **kwargs)
 
 
-def rate(share: float, peak: float) -> float:
-    """Learning rate at this share of a budget: warm-up over a twentieth, then cosine."""
-    if share < 0.05:
-        return peak * max(share, 1e-3) / 0.05
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.05) / 0.95)))
-
-
 def split(data: str, name: str, exclude: str = "") -> list[Sample]:
     """Samples of one split; `exclude` names patients to leave out.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -28,6 +29,13 @@ class StageTrainer(Trainer):
 
     def log(self, logs, *args, **kwargs):
         super().log({**logs, **getattr(self, "parts", {})}, *args, **kwargs)
+
+
+def rate(share: float, peak: float) -> float:
+    """Learning rate at this share of a budget: warm-up over a twentieth, then cosine."""
+    if share < 0.05:
+        return peak * max(share, 1e-3) / 0.05
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.05) / 0.95)))
 
 
 class Budget(TrainerCallback):
