@@ -33,6 +33,11 @@ from medic_ad.train.render import render
 from medic_ad.train.shards import FSDP, make_divisible, state_to_save
 from medic_ad.train.trainer import Budget, StageTrainer
 
+UNDIVIDED = (
+    "expected several GPUs for --fsdp, found none that accelerate divides weights among; start it "
+    "with torchrun on a machine with GPUs, or leave --fsdp out"
+)
+
 
 @dataclass
 class StageArguments:
@@ -275,6 +280,8 @@ def fit(
     out = Path(arguments.out)
     before = hash_frozen(model)
     if arguments.fsdp:
+        if "LOCAL_RANK" not in os.environ:
+            raise ModelError(UNDIVIDED)
         make_divisible(stage)
     checkpoints = out / "checkpoints"
     trainer = StageTrainer(
@@ -306,10 +313,7 @@ def fit(
         train_dataset=draws,
     )
     if arguments.fsdp and trainer.accelerator.distributed_type != DistributedType.FSDP:
-        raise ModelError(
-            "expected several GPUs for --fsdp, found none that accelerate divides weights among; "
-            "start it with torchrun on a machine with GPUs, or leave --fsdp out"
-        )
+        raise ModelError(UNDIVIDED)
     if arguments.cpu_seconds:
         trainer.add_callback(Budget(arguments.cpu_seconds, arguments.learning_rate))
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
