@@ -46,6 +46,7 @@ ROAD = (  # upstream first; a package counts as one
     "demo_figure",
     "demo",
     "info",
+    "memory",
     "cli_usage",
     "cli_stages",
     "cli_show",

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
 from medic_ad.errors import ModelError
+from medic_ad.model.adapters import add_adapters
 from medic_ad.model.attention import group_windows
 from medic_ad.model.batches import by_grid
 from medic_ad.model.calibration import Calibration
@@ -58,7 +59,8 @@ class Vision(ModelOutput):
 class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     """Qwen2.5-VL that detects, compares and explains (Medic-AD, arXiv 2603.27176).
 
-    Without `<|ano|>` and `<|diff|>` in the prompt it is the stock class, bit for bit.
+    Without `<|ano|>` and `<|diff|>` in the prompt it is the stock class, bit for bit, unless its
+    language model has adapters.
     """
 
     config_class = MedicADConfig
@@ -69,6 +71,8 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         super().__init__(config)
         group_windows(self.model.visual)
         self.add_heads()
+        if config.lora_rank:
+            add_adapters(self.model.language_model, config.lora_rank)
 
     def add_heads(self) -> None:
         """Untrained heads of the three stages, and a calibration of NaN."""
@@ -109,8 +113,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 f"{base.model_type!r}; name a Qwen2.5-VL or Lingshu checkpoint"
             )
         own = {f: kwargs.pop(f) for f in MedicADConfig.__annotations__ if f in kwargs}
-        values = {k: v for k, v in base.to_dict().items() if k != "model_type"}
-        config = MedicADConfig(**{**values, **own})
+        config = MedicADConfig.from_base(base, **own)
         rows, last = config.text_config.vocab_size, max(config.ano_token_id, config.diff_token_id)
         if last >= rows:
             raise ModelError(

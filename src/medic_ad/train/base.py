@@ -26,8 +26,9 @@ from medic_ad.model.modeling import MedicADForConditionalGeneration
 from medic_ad.model.presets import NANO_VOCABULARY, nano_config
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
 from medic_ad.train.draw import scan_batch
+from medic_ad.train.frozen import freeze
 from medic_ad.train.losses import answer_labels, hint_ids, soft_dice
-from medic_ad.train.run import Draws, Stage, StageArguments, fit, freeze, training_slices
+from medic_ad.train.run import Draws, Stage, StageArguments, fit, training_slices
 
 SPECIAL = (
     "<|endoftext|>",
