@@ -60,8 +60,8 @@ def local(job: Job, shards: list[int]) -> Iterator[int]:
 def on_ray(actors: int) -> Engine:
     """`actors` processes of a Ray cluster, the running one or one of this machine's own.
 
-    A lost actor starts again wherever the cluster has room, and its shard is read again, without
-    end (`max_restarts`, `max_task_retries`).
+    A lost actor starts again wherever the cluster has room, and its shard is read again: Ray
+    Data's own default, without end.
 
     Raises:
         BatchError: Ray is not installed.
@@ -89,8 +89,6 @@ def on_ray(actors: int) -> Engine:
             compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
             num_cpus=1,
             num_gpus=gpus,
-            max_restarts=-1,
-            max_task_retries=-1,
         )
         for row in read.iter_rows():
             yield row["studies"]
