@@ -26,7 +26,7 @@ Inputs = dict[str, torch.Tensor]
 def request(
     network: Network, grid: tuple[int, int], images: int, staged: bool, batch: int = 1
 ) -> Inputs:
-    """A batch of prompts of random words, each with `images` random images of a patch grid `(h, w)`.
+    """A batch of prompts of random words, each with random images of a patch grid `(h, w)`.
 
     Without stage tokens, words stand in their places: the prompts are of one length.
     """
@@ -155,11 +155,7 @@ def requests_a_second(
 ) -> dict[str, object]:
     """Requests of one image and 128 tokens, `batch` at a time."""
     device = network.device.type
-    call, now, seconds = (
-        generated(network, request(network, grid, 1, True, batch), TOKENS),
-        None,
-        [],
-    )
+    call, seconds = generated(network, request(network, grid, 1, True, batch), TOKENS), []
     now = clock(device)
     with torch.inference_mode():
         for _ in range(rounds + 1):  # the first warms up
