@@ -1,6 +1,7 @@
 """How reading grows with images a vision pass, slices of a volume and dates of a study.
 
-`python benchmarks/growth.py [MODEL] [ROUNDS]`; nano and 5 when not given. Images are of 256 x 256.
+`python benchmarks/growth.py [MODEL] [ROUNDS]`; nano and 5 when not given. Slices are of 256 x 256.
+Needs the extra `demo`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from rounds import in_turns, machine, spread
 
 from medic_ad.load import load_model
@@ -21,19 +21,19 @@ from medic_ad.look import look, sweep
 from medic_ad.road import read
 from medic_ad.study import Study, read_study
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from road_cases import planted, write_nifti  # noqa: E402
+
 IMAGES, SLICES, DATES = (1, 4, 16, 64), (16, 64, 256), (1, 2, 4)
 SIDE = 256
 
 
 def dates(folder: Path, count: int) -> Study:
-    """A study of smooth random pictures with `count - 1` priors."""
-    rng = np.random.default_rng(0)
-    coarse = rng.random((16, 16))
-    paths = []
-    for number in range(count):
-        grey = Image.fromarray((255 * (coarse + 0.02 * number).clip(0, 1)).astype(np.uint8))
-        paths.append(folder / f"{count}-{number}.png")
-        grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(paths[-1])
+    """A study of real anatomy, in scope, with `count - 1` priors; sizes are known on every date."""
+    made = planted()
+    paths = [folder / f"{count}-{number}.nii" for number in range(count)]
+    for number, path in enumerate(paths):
+        write_nifti(path, made.current if number == count - 1 else made.prior)
     return read_study(paths[-1], paths[:-1] or None, "MR", "BRAIN")
 
 
