@@ -7,8 +7,9 @@
 # The weights are named so and not bundled: opacities drawn into radiographs of healthy children show
 # that the recipe carries over, not that chest radiographs are read well. As many steps as nano's,
 # so about as long: an estimate of 1.5 hours on 2 CPU cores, nobody has measured it. A stage that is
-# done is skipped, one that was interrupted resumes; remove build/chest to start over. BUILD names
-# another place, STEPS another number of steps of every stage, for a trial.
+# done is skipped, one that was interrupted resumes, one whose command, table or weights have changed
+# starts over; remove build/chest to start all over. BUILD names another place, STEPS another number of
+# steps of every stage, for a trial.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,21 +18,7 @@ BUILD=${BUILD:-build/chest}
 DATA=$BUILD/chest.parquet
 CACHE=$BUILD/cache
 STEPS=(${STEPS:+--steps "$STEPS"})
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc 2>/dev/null || sysctl -n hw.ncpu)}
-command -v medic-ad >/dev/null || PATH="$PWD/.venv/bin:$PATH"
-mkdir -p "$BUILD"
-
-stage() { # NAME COMMAND...: runs the command unless it finished before
-    local name=$1 start=$SECONDS
-    shift
-    if [[ -f $BUILD/$name.done ]]; then
-        echo "== $name: done before"
-        return
-    fi
-    echo "== $name: $*"
-    "$@"
-    echo "$((SECONDS - start)) s" | tee "$BUILD/$name.done"
-}
+. runs/stage.sh
 
 train() { # STAGE MODEL...: one stage of training on the table
     local name=$1

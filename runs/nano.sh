@@ -5,8 +5,9 @@
 #
 # About two hours on 2 CPU cores: base 45 min, detect 6, compare 6, explain 19, the reference U-Net 20,
 # calibration and figures 10, the first rendering of slices 5. A GPU is used where there is one.
-# A stage that is done is skipped, one that was interrupted resumes at its last checkpoint;
-# remove build/nano to start over. BUILD, OUT and CARD name other places than the defaults below.
+# A stage that is done is skipped, one that was interrupted resumes at its last checkpoint, one whose
+# command, table or weights have changed starts over; remove build/nano to start all over. BUILD, OUT
+# and CARD name other places than the defaults below.
 #
 # Leave one MS patient out (figures of a refit, labelled so in its own card; no U-Net):
 #   LEAVE_OUT=patient07 runs/nano.sh     the other patient trains, this one is never looked at
@@ -28,21 +29,7 @@ CARD=${CARD-$([[ -n $LEAVE_OUT ]] || echo MODEL_CARD.md)}
 DATA=$BUILD/nano.parquet
 CACHE=$BUILD/cache
 WEIGHTS=ms_cross_sectional=0.15,mni152=0.08 # share of the draws per source
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc 2>/dev/null || sysctl -n hw.ncpu)}
-command -v medic-ad >/dev/null || PATH="$PWD/.venv/bin:$PATH"
-mkdir -p "$BUILD"
-
-stage() { # NAME COMMAND...: runs the command unless it finished before
-    local name=$1 start=$SECONDS
-    shift
-    if [[ -f $BUILD/$name.done ]]; then
-        echo "== $name: done before"
-        return
-    fi
-    echo "== $name: $*"
-    "$@"
-    echo "$((SECONDS - start)) s" | tee "$BUILD/$name.done"
-}
+. runs/stage.sh
 
 stage data medic-ad data prepare nano --root "$ROOT" --out "$DATA" ${SPLIT[@]+"${SPLIT[@]}"}
 stage base medic-ad train base --data "$DATA" --out "$BUILD/base" --cache "$CACHE" --weights "$WEIGHTS"

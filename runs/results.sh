@@ -5,8 +5,9 @@
 #
 # Expected on 2 CPU cores for nano: tables 2 min, rendering 5, folds 35 a set (three sets), the
 # paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its figures 1, ablations 70:
-# some three and a half hours. A stage that is done is skipped, and one that was interrupted goes on
-# where it stopped; remove build/results to start over.
+# some three and a half hours. A stage that is done is skipped, one that was interrupted goes on
+# where it stopped, and one whose command, tables or weights have changed is run again; remove
+# build/results to start all over.
 #
 # MODEL names other weights, TRAINING the table that they were trained on (made for nano when
 # empty), ONLY the stages to run, by their names: ONLY="folds-covid_ct paper" runs/results.sh
@@ -24,46 +25,39 @@ CACHE=$BUILD/cache
 OWN=$BUILD/tables/nano.parquet
 TRAINING=${TRAINING:-$OWN}
 WEIGHTS=ms_cross_sectional=0.15,mni152=0.08 # share of the draws per source, as in nano.sh
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc 2>/dev/null || sysctl -n hw.ncpu)}
-command -v medic-ad >/dev/null || PATH="$PWD/.venv/bin:$PATH"
-mkdir -p "$BUILD"
+. runs/stage.sh
 PARTS=()
 
-stage() { # NAME OUTPUT COMMAND...: runs it unless it finished before; OUTPUT goes into the text
-    local name=$1 output=$2 start=$SECONDS
+part() { # NAME OUTPUT COMMAND...: a stage, unless ONLY leaves it out; its figures go into the text
+    local name=$1 output=$2
     shift 2
-    [[ $output == - ]] || PARTS+=("$name|$output|$*")
-    if [[ -n $ONLY && " $ONLY " != *" $name "* ]]; then
-        return
+    if [[ -z $ONLY || " $ONLY " == *" $name "* ]]; then
+        stage "$name" "$@"
     fi
-    if [[ -f $BUILD/$name.done ]]; then
-        echo "== $name: done before"
-        return
-    fi
-    echo "== $name: $*"
-    "$@"
-    echo "$((SECONDS - start)) s" | tee "$BUILD/$name.done"
+    [[ $output == - ]] && return
+    done_as "$name" "$(stamp "$@")" || output= # figures of another command are not shown
+    PARTS+=("$name|$output|$*")
 }
 
 for name in nano "${SETS[@]}"; do
-    stage "table-$name" - medic-ad data prepare "$name" --root "$ROOT" --out "$BUILD/tables"
+    part "table-$name" - medic-ad data prepare "$name" --root "$ROOT" --out "$BUILD/tables"
 done
 for name in "${SETS[@]}"; do
-    stage "folds-$name" "folds/$name/folds" medic-ad evaluate folds --model "$MODEL" \
+    part "folds-$name" "folds/$name/folds" medic-ad evaluate folds --model "$MODEL" \
         --data "$BUILD/tables/$name.parquet" --out "$BUILD/folds/$name" --cache "$CACHE"
 done
-stage paper paper/paper medic-ad evaluate paper --model "$MODEL" --training "$TRAINING" \
+part paper paper/paper medic-ad evaluate paper --model "$MODEL" --training "$TRAINING" \
     --data "$(printf ",$BUILD/tables/%s.parquet" "${SETS[@]}" | cut -c 2-)" \
     --folds "$BUILD/folds" --out "$BUILD/paper"
-stage resnet - medic-ad evaluate resnet --data "$BUILD/tables/covid_ct.parquet" \
+part resnet - medic-ad evaluate resnet --data "$BUILD/tables/covid_ct.parquet" \
     --out "$BUILD/resnet" --cache "$CACHE"
-stage detect detect/detect medic-ad evaluate detect --model "$MODEL" --resnet "$BUILD/resnet" \
+part detect detect/detect medic-ad evaluate detect --model "$MODEL" --resnet "$BUILD/resnet" \
     --data "$BUILD/tables/covid_ct.parquet" --out "$BUILD/detect"
-stage unet - medic-ad evaluate unet --data "$OWN" --out "$BUILD/unet" --cache "$CACHE" \
+part unet - medic-ad evaluate unet --data "$OWN" --out "$BUILD/unet" --cache "$CACHE" \
     --weights "$WEIGHTS" --source brain_tumour_cheng
-stage localise localise/localise medic-ad evaluate localise --model "$MODEL" --unet "$BUILD/unet" \
+part localise localise/localise medic-ad evaluate localise --model "$MODEL" --unet "$BUILD/unet" \
     --data "$OWN" --out "$BUILD/localise"
-stage ablations ablations/ablations medic-ad evaluate ablations --model "$MODEL" --data "$OWN" \
+part ablations ablations/ablations medic-ad evaluate ablations --model "$MODEL" --data "$OWN" \
     --out "$BUILD/ablations" --cache "$CACHE" --weights "$WEIGHTS"
 
 { # the text is written whole: every line between two markers comes from the command named in them
@@ -73,7 +67,7 @@ stage ablations ablations/ablations medic-ad evaluate ablations --model "$MODEL"
     for part in "${PARTS[@]}"; do
         IFS='|' read -r name output command <<<"$part"
         printf '\n<!-- %s: begin; %s -->\n\n' "$name" "$command"
-        if [[ -f $BUILD/$output/figures.md ]]; then
+        if [[ -n $output ]]; then
             cat "$BUILD/$output/figures.md"
         else
             printf 'Not made yet: ONLY=%s runs/results.sh\n' "$name"

@@ -1,4 +1,8 @@
-"""Identifiers planted in every attribute of a DICOM file that has room for words."""
+"""Identifiers planted in every attribute of a DICOM file that has room for words.
+
+Where to plant follows from the standard alone: rows of PS3.15 table E.1-1 as typed here, and all
+names, dates, free texts and UIDs of pydicom's dictionary. Nothing is taken from what is tested.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from medic_ad.deidentify.profile import table
-
 PATIENT, DATE = "MRN-0042-77", datetime.date(2024, 5, 31)
 PLANTED_WORD = "PLNT"
-_WORDS = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT", "UR")
-_NEEDED = {"Modality", "PatientID", "SpecificCharacterSet", "PhotometricInterpretation"}
 _COUNTER = itertools.count(10**6)
 
 
@@ -30,17 +30,56 @@ def held(keyword: str) -> DataElement:
     return DataElement(tag, vr, Sequence() if vr == "SQ" else None)
 
 
+# PS3.15 table E.1-1: short texts, which by their type alone could be harmless.
+_ROWS = """
+AccessionNumber AdmissionID AdmittingDiagnosesDescription AcquisitionDeviceProcessingDescription
+Allergies BranchOfService CassetteID ChannelLabel ClinicalTrialCoordinatingCenterName
+ClinicalTrialProtocolEthicsCommitteeApprovalNumber ClinicalTrialProtocolEthicsCommitteeName
+ClinicalTrialProtocolID ClinicalTrialProtocolName ClinicalTrialSeriesDescription
+ClinicalTrialSeriesID ClinicalTrialSiteID ClinicalTrialSiteName ClinicalTrialSponsorName
+ClinicalTrialSubjectID ClinicalTrialSubjectReadingID ClinicalTrialTimePointID
+ConfidentialityConstraintOnPatientDataDescription ContainerComponentID ContainerDescription
+ContainerIdentifier ContrastBolusAgent CountryOfResidence CurrentPatientLocation DestinationAE
+DetectorID DeviceDescription DeviceLabel DeviceSerialNumber DischargeDiagnosisDescription
+DistributionAddress EntityLabel EntityLongLabel EntityName EthnicGroup
+FillerOrderNumberImagingServiceRequest GantryID GeneratorID HumanPerformerOrganization
+InstitutionName InstitutionalDepartmentName InsurancePlanIdentification InterpretationIDIssuer
+IssuerOfAdmissionID IssuerOfPatientID IssuerOfServiceEpisodeID MedicalAlerts MedicalRecordLocator
+MilitaryRank ModifiedImageDescription ModifyingSystem Occupation OrderCallbackPhoneNumber
+OrderEntererLocation Originator OtherPatientIDs PatientAddress PatientInstitutionResidence
+PatientReligiousPreference PatientState PatientTelephoneNumbers PatientTransportArrangements
+PerformedLocation PerformedProcedureStepDescription PerformedProcedureStepID
+PerformedStationAETitle PerformedStationName PersonTelephoneNumbers
+PlacerOrderNumberImagingServiceRequest PlateID PreMedication ProtocolName ROIName
+ROIObservationLabel RTPlanLabel RTPlanName RTPrescriptionLabel ReasonForStudy
+ReasonForTheImagingServiceRequest ReasonForTheRequestedProcedure ReceivingAE
+ReferringPhysicianTelephoneNumbers RegionOfResidence RequestedContrastAgent
+RequestedProcedureDescription RequestedProcedureID RequestedProcedureLocation
+RequestedSeriesDescription RequestingAE RequestingService ResponsibleOrganization ResultsIDIssuer
+RetrieveAETitle ScheduledPatientInstitutionResidence ScheduledProcedureStepDescription
+ScheduledProcedureStepID ScheduledProcedureStepLocation ScheduledStationAETitle
+ScheduledStationName ScheduledStudyLocation ScheduledStudyLocationAETitle
+SecondaryCaptureDeviceID SeriesDescription ServiceEpisodeDescription ServiceEpisodeID
+SlideIdentifier SourceManufacturer SourceSerialNumber SpecialNeeds SpecimenAccessionNumber
+SpecimenIdentifier SpecimenShortDescription StationAETitle StationName StructureSetLabel
+StructureSetName StudyDescription StudyID StudyIDIssuer TelephoneNumberTrial TextString
+TreatmentMachineName UserContentLabel UserContentLongLabel VerifyingOrganization
+"""
+_BY_TYPE = ("PN", "LT", "ST", "UT", "UC", "UI", "DA", "DT")
+
+
 def plantable() -> list[int]:
-    """Attributes with room for words: all of the standard's table, all free text, names, UIDs."""
-    listed = {(group << 16) | element for group, element in table()}
-    free = {t for t, entry in DicomDictionary.items() if entry[0] in ("PN", "LT", "ST", "UT", "UC")}
-    tags = [t for t in sorted(listed | free) if keyword_for_tag(t) and t >> 16 not in (0x2, 0x0)]
+    """Attributes that may name someone."""
+    typed = [tag_for_keyword(keyword) for keyword in _ROWS.split()]
+    assert None not in typed and len(set(typed)) == len(typed) > 100
+    by_type = {tag for tag, (vr, *_) in DicomDictionary.items() if vr in _BY_TYPE}
     return [
-        t
-        for t in tags
-        if dictionary_VR(t) in (*_WORDS, "UI", "DA", "DT")
-        and keyword_for_tag(t) not in _NEEDED
-        and "SOPClassUID" not in keyword_for_tag(t)
+        tag
+        for tag in sorted({*typed, *by_type})  # type: ignore[type-var]
+        if keyword_for_tag(tag)
+        and tag >> 16 > 2
+        and "SOPClassUID" not in keyword_for_tag(tag)
+        and keyword_for_tag(tag) != "PatientID"
     ]
 
 

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 from table_cases import figures
 
+from medic_ad.data.blend import TEST_BLENDS, TRAIN_BLENDS
+from medic_ad.data.inpaint import TEST_INPAINTERS, TRAIN_INPAINTERS
 from medic_ad.errors import DataError
-from medic_ad.evaluate.ablations import ablations, bare, measure, variations
-from medic_ad.evaluate.ablations.rows import DETECT, PARTS, ROWS, Row
+from medic_ad.evaluate import made_pairs
+from medic_ad.evaluate.ablations import ablations, bare, bench, measure, variations
+from medic_ad.evaluate.ablations.rows import PARTS, ROWS, Row
+from medic_ad.evaluate.sources import reachable
+from medic_ad.evaluate.twins import METHOD
 from medic_ad.load import Model
 from medic_ad.look import compare, look
+from medic_ad.train import detect
+from medic_ad.train import run as train_run
+from medic_ad.train.render import render
 
 
 def varied(vary: Any, **config: Any) -> Model:
@@ -125,44 +137,127 @@ def test_the_base_is_made_without_a_look_at_masks_and_labels(tmp_path, monkeypat
     assert bare.batch_of(Blind(), 4, rng, generator).shape == (4, 16, 16)  # type: ignore[arg-type]
 
 
-def test_the_whole_table_runs_and_resumes(tmp_path: Path, monkeypatch) -> None:
-    data, model = tiny.table(tmp_path / "data"), tmp_path / "model"
+@pytest.fixture
+def arguments(tmp_path: Path) -> ablations.AblationsArguments:
+    data, model = tiny.table(tmp_path / "data", held_out=15), tmp_path / "model"
     tiny.network(shaken=False).save_pretrained(model)
     tiny.processor().save_pretrained(model)
-    arguments = ablations.AblationsArguments(
-        data=str(data), model=str(model), out=str(tmp_path / "out"), seeds=2, steps=2, batch=4,
-        base_steps=2, language_steps=2, images=4, pairs=4, workers=0, bf16=False,
-        cache=str(tmp_path / "cache"),
+    return ablations.AblationsArguments(
+        data=str(data), model=str(model), out=str(tmp_path / "out"), seeds=2, cpu_seconds=0.7,
+        batch=4, images=8, pairs=6, bf16=False, cache=str(tmp_path / "cache"),
     )  # fmt: skip
-    run = ablations.Bench.run
-    made: list[tuple[str, int]] = []
 
-    def counted(bench: ablations.Bench, row: Row, seed: int) -> dict[str, Any]:
-        if len(made) == 4:
+
+def test_the_whole_table_runs_and_resumes(arguments, tmp_path: Path, monkeypatch) -> None:
+    ticks = itertools.count(step=0.1)  # a clock that every look at it moves: 3 steps a run
+    monkeypatch.setattr(train_run, "time", SimpleNamespace(process_time=lambda: next(ticks)))
+    judge = ablations.Bench.judge
+    judged: list[str] = []
+
+    def counted(bench: ablations.Bench, trained: Model, stage: str) -> Any:
+        if len(judged) == 4:
             raise KeyboardInterrupt
-        made.append((row.name, seed))
-        return run(bench, row, seed)
+        judged.append(trained.name)
+        return judge(bench, trained, stage)
 
-    monkeypatch.setattr(ablations.Bench, "run", counted)
+    monkeypatch.setattr(ablations.Bench, "judge", counted)
     with pytest.raises(KeyboardInterrupt):
         ablations.main(arguments)
-    monkeypatch.setattr(ablations.Bench, "run", run)
+    monkeypatch.setattr(ablations.Bench, "judge", judge)
     runs = tmp_path / "out" / "runs"
     kept = {p: p.stat().st_mtime_ns for p in runs.glob("*/figures.json")}
     assert len(kept) == 4
     ablations.main(arguments)
     assert len(list(runs.glob("*/figures.json"))) == 32
     assert all(p.stat().st_mtime_ns == then for p, then in kept.items())
-    assert len(list(runs.glob("*/weights"))) == 2 and not list(runs.glob("*/training"))
+    assert len(list(runs.glob("*/weights"))) == 6 and not list(runs.glob("*/training"))
     found = figures(tmp_path / "out", "ablations")
     assert [p["title"] for p in found["parts"]] == [*PARTS, "Stages"]
     rows = {f["of"] for p in found["parts"] for f in p["figures"]}
     assert rows >= {row.name for row in ROWS} | {"stages 1", "stages 1+2", "stages 1+2+3"}
-    assert "seconds a run" in found["verdict"]
-    swap = [f for p in found["parts"] for f in p["figures"] if f["name"] == "swap consistency"]
+    assert "0.7 CPU seconds" in found["verdict"]
+    every = [f for p in found["parts"] for f in p["figures"]]
+    swap = [f for f in every if f["name"] == "swap consistency"]
     assert next(f for f in swap if f["of"] == "stage 2")["value"] == 1
-    one = json.loads(next(runs.glob("00-0-*/figures.json")).read_text())
-    assert one["row"] == DETECT and 0 <= one["figures"]["image AUROC"] <= 1
+    whole = {f["name"] for f in every if f["of"] == "stages 1+2+3"}
+    assert whole >= {"image AUROC", "swap consistency", "mean Dice at 0.5"}
+    # 8 lesions in 3 versions, half of them judged; 6 pairs; a pixel figure is of lesions and shams
+    n = {name: {f["n"] for f in every if f["name"] == name} for name in whole}
+    assert n["image AUROC"] == {12} and n["swap consistency"] == {6}
+    assert n["mean Dice at 0.5"] == {8}
+    assert n["heatmap that stays with a lesion-free <Ano>"] == {4}
+    stands_on_stage_two(runs)
+
+
+def stands_on_stage_two(runs: Path) -> None:
+    """Stage 3 has the comparer that stage 2 trained, not the fresh one of stage 1."""
+    [one, two, three] = (
+        load_file(next(runs.glob(f"stage-{k}-0-*")) / "weights/model.safetensors")
+        for k in (1, 2, 3)
+    )
+    names = [name for name in two if name.startswith("comparer.")]
+    assert names and all(torch.equal(two[name], three[name]) for name in names)
+    assert not all(torch.equal(one[name], two[name]) for name in names)
+
+
+def test_a_run_is_known_by_row_arguments_and_sources(arguments, monkeypatch) -> None:
+    model = Model("tiny", tiny.network(), tiny.processor(), "1" * 64)
+
+    def name(row: Row, **changed: Any) -> str:
+        asked = dataclasses.replace(arguments, **changed)
+        return ablations.Bench(asked, model).folder(row, 0, "").name
+
+    first = name(ROWS[0])
+    assert name(ROWS[0]) == first and name(ROWS[0], seeds=3) == first
+    other = dataclasses.replace(ROWS[0], arguments={"hint_weight": 2.0})
+    assert len({first, name(other), name(ROWS[1]), name(ROWS[0], cpu_seconds=5.0)}) == 4
+    monkeypatch.setattr(bench, "MADE_WITH", "other sources")
+    assert name(ROWS[0]) != first
+    files = {p.name for p in reachable("medic_ad.evaluate.ablations.bench")}
+    assert {"detect.py", "draw.py", "losses.py", "modeling.py", "measure.py"} <= files
+    assert not {"rows.py", "page.py", "ablations.py"} & files
+
+
+def test_the_test_side_is_made_by_methods_that_training_never_uses(arguments, monkeypatch) -> None:
+    used = set()
+
+    def watched(real: Any) -> Any:
+        def call(*values: Any) -> Any:
+            used.add(values[-1])  # the blend
+            return real(*values)
+
+        return call
+
+    for name in ("transplant", "rescale_lesion"):
+        monkeypatch.setattr(made_pairs, name, watched(getattr(made_pairs, name)))
+    model = Model("tiny", tiny.network(), tiny.processor(), "1" * 64)
+    own = bench.Bench(arguments, model)
+    pairs = own.pairs
+    assert used == {*TEST_BLENDS} and not used & {*TRAIN_BLENDS}
+    assert len(pairs["change"]) == len(pairs["image"]) <= arguments.pairs
+    samples = own.rendered.samples
+    trained = render(samples, tiny.SIDE, Path(arguments.cache))
+    inside = trained.mask
+    assert (own.rendered.clean[inside] != trained.clean[inside]).mean() > 0.5
+    assert METHOD in TEST_INPAINTERS and METHOD not in TRAIN_INPAINTERS
+
+
+def test_training_ends_within_its_processor_seconds(arguments, tmp_path: Path) -> None:
+    values: dict[str, Any] = dict(
+        data=arguments.data, model=arguments.model, out=str(tmp_path / "run"), steps=10_000,
+        batch=4, workers=0, bf16=False, cache=arguments.cache,
+    )  # fmt: skip
+    detect.main(detect.DetectArguments(**values, cpu_seconds=2.0))
+    record = json.loads((tmp_path / "run" / "detect.run.json").read_text())
+    assert 5 < record["steps"] < 10_000 and 1 < record["cpu_seconds"] < 2.5
+    with pytest.raises(DataError, match="expected --workers 0 with --cpu-seconds"):
+        detect.DetectArguments(**values | {"workers": 1}, cpu_seconds=2.0)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 181.0])
+def test_a_budget_above_three_minutes_is_refused(seconds: float) -> None:
+    with pytest.raises(DataError, match="at most 180"):
+        ablations.AblationsArguments(data="x", cpu_seconds=seconds)
 
 
 def test_a_single_seed_is_refused() -> None:
@@ -184,8 +279,8 @@ def test_a_lesion_drawn_exactly_is_judged_so(monkeypatch) -> None:
             self.detected = [type("D", (), {"map_logits": c[::2, ::2]}) for c in canvases]
 
     monkeypatch.setattr(measure, "look", lambda model, canvases: Seen(canvases))
-    monkeypatch.setattr(measure, "kept_share", lambda *args: 0.0)
+    monkeypatch.setattr(measure, "kept_share", lambda *args: (0.0, 4))
     model: Any = None
     found = measure.scans(model, seen, heatmap=True)
-    assert found["mean Dice at 0.5"] == found["pixel AUROC of the heatmap"] == 1
-    assert found["image AUROC, joined with the heatmap"] == 1
+    assert found["mean Dice at 0.5"] == found["pixel AUROC of the heatmap"] == (1, 4)
+    assert found["image AUROC, joined with the heatmap"] == (1, 6)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
-import tiny
-import torch
 
 from medic_ad.errors import MedicADError
 from medic_ad.evaluate.card.speed import watched
-from medic_ad.model.configuration import MedicADConfig
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import gpu  # noqa: E402
-import rounds  # noqa: E402
 
 HUNDRED_MB = "b'x' * 100_000_000"
 
@@ -41,41 +36,28 @@ def test_a_command_that_fails_is_named_with_what_it_said() -> None:
         watched([sys.executable, "-c", code], "reading")
 
 
-def test_cases_take_turns_and_ratios_are_taken_within_a_round() -> None:
-    order: list[str] = []
-    seconds = rounds.in_turns({name: partial(order.append, name) for name in "abc"}, 4)
-    assert [order[i : i + 3] for i in range(0, 18, 3)] == [
-        list(turn) for turn in ("bca", "cab", "abc", "bca", "cab", "abc")
-    ]  # two of them warm up
-    assert [len(each) for each in seconds.values()] == [4, 4, 4]
-    slow = {"a": [2.0, 20.0, 6.0], "b": [1.0, 10.0, 2.0]}  # the second round was slow for both
-    assert rounds.ratio(slow, "a", "b") == {"median": 2.0, "low": 2.0, "high": 3.0, "n": 3}
-    assert rounds.added(slow, "a", "b")["median"] == 1.0
+def test_throughput_counts_an_image_without_an_answer_of_success_as_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    module = importlib.import_module("node_throughput")
+    figures = module.main(images=12, associations=2, rounds=2)
+    assert [f["answered"] for f in figures["node"]] == [12, 12] and not module.wrong(figures)
+    assert figures["node_of_bare"]["least"] <= figures["node_of_bare"]["most"]
+    # The node refuses what says no series: a failure is answered, nothing is kept.
+    monkeypatch.setattr(module, "make_images", without_series(module.make_images))
+    figures = module.main(images=4, associations=2, rounds=1)
+    assert (figures["unanswered"], figures["lost"]) == (4, 0) and module.wrong(figures)
 
 
-def test_a_tiny_model_runs_through_the_gpu_benchmark(tmp_path: Path, monkeypatch) -> None:
-    settings = tiny.config()
-    settings.text_config.vocab_size, settings.text_config.max_position_embeddings = 1024, 2048
-    settings.save_pretrained(tmp_path)
-    monkeypatch.setattr(gpu, "PIXELS", (64, 96))
-    monkeypatch.setattr(gpu, "REQUESTS", (2,))
-    monkeypatch.setattr(gpu, "TRAINED", 2)
-    out = gpu.main(str(tmp_path), 1)
-    assert out["request_pixels"] == [64, 96]
-    network = gpu.build(gpu.configuration(str(tmp_path)))
-    sizes = {name: sum(p.numel() for p in m.parameters()) for name, m in network.named_children()}
-    backbone = sizes["model"]  # the embeddings are tied
-    heads = sizes["detector"] + sizes["comparer"] + sizes["explainer"]
-    assert out["memory"]["heads_add"] == pytest.approx(heads / backbone)
-    assert [f["prompt_tokens"] for f in out["first_token"]] == [24 + 2 + 24 + 32, 24 + 4 + 48 + 48]
-    assert out["requests"][0]["requests_a_second"]["median"] > 0
-    trained = {name: out["training"][name] for name in ("detect", "compare", "explain")}
-    assert trained["explain"]["trained_parameters"] == sizes["explainer"]
-    assert all(stage["operations"] > 1e6 for stage in trained.values())
+def without_series(make: Callable[[Path, int], list[Path]]) -> Callable[[Path, int], list[Path]]:
+    def made(folder: Path, count: int) -> list[Path]:
+        files = make(folder, count)
+        for file in files:
+            dataset = pydicom.dcmread(file)
+            del dataset.SeriesInstanceUID
+            dataset.save_as(file)
+        return files
 
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_full_size_is_refused_without_a_gpu(tmp_path: Path) -> None:
-    MedicADConfig().save_pretrained(tmp_path)
-    with pytest.raises(MedicADError, match=r"expected a GPU for \d+\.\d billion parameters, but"):
-        gpu.main(str(tmp_path), 1)
+    return made

@@ -91,6 +91,56 @@ def test_what_is_no_attribute_is_gone_too(tmp_path: Path) -> None:
         assert np.array_equal(pydicom.dcmread(made).pixel_array, was)
 
 
+@pytest.mark.parametrize(("columns", "signed"), [(181, 0), (180, 0), (181, 1)])
+def test_what_stands_beside_the_pixels_is_gone(tmp_path: Path, columns: int, signed: int) -> None:
+    """Bytes behind the last pixel, and an overlay in bits that the pixels do not use."""
+    grey = planted().current[:181, :columns]
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", grey, PATIENT, DATE))
+    dataset.ImageType, dataset.PixelRepresentation = ["ORIGINAL", "PRIMARY"], signed
+    words = np.frombuffer(dataset.PixelData, "<u2").copy()
+    letters = np.zeros(words.size, bool)
+    letters[1000:5000:3] = True
+    pixels = words & 0x0FFF
+    spoilt = np.where(letters, words | 0x1000, words).astype("<u2").tobytes()
+    dataset.PixelData = spoilt + f"{PLANTED_WORD}BEHIND!!".encode().ljust(64)
+    dataset.save_as(tmp_path / "a.dcm")
+    shown = dataset.pixel_array
+    outcome = deidentify(tmp_path / "a.dcm", tmp_path / "out")
+    [made] = cleaned(tmp_path / "out").values()
+    assert PLANTED_WORD.encode() not in made.PixelData and len(made.PixelData) == len(spoilt)
+    found = np.frombuffer(made.PixelData, "<i2" if signed else "<u2")
+    assert np.array_equal(found & 0x0FFF, pixels) and np.array_equal(found, shown.ravel())
+    assert np.array_equal(
+        found, np.where(pixels > 2047, pixels - 4096.0, pixels) if signed else pixels
+    )
+    assert any("beside the pixels" in action.done for action in outcome.cleaned[0].actions)
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"HighBit": 15}, "highest bit is 11"),
+        (
+            {"BitsAllocated": 12, "BitsStored": 12},
+            "pixels of 1, 8, 16, 32 or 64 bits, came pixels of 12",
+        ),
+        ({"NumberOfFrames": 2}, "bytes of pixels"),
+        ({"NumberOfFrames": 2**20}, "values in all frames"),
+    ],
+)
+def test_pixels_that_cannot_be_told_from_what_stands_beside_them_are_refused(
+    tmp_path: Path, tags: dict[str, int], words: str
+) -> None:
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", planted().current, PATIENT, DATE))
+    dataset.ImageType = ["ORIGINAL", "PRIMARY"]
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(DeidentifyError, match=f"expected .*{words}"):
+        deidentify(tmp_path / "a.dcm", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_identifier_repeated_where_nobody_looks_is_emptied(tmp_path: Path) -> None:
     file = write_dicom(tmp_path / "a.dcm", planted().current, "4711-08", DATE)
     dataset = pydicom.dcmread(file)

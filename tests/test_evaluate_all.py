@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 from medic_ad import cli
-from medic_ad.data.sample import Sample
+from medic_ad.data.sample import Sample, TableInfo, write_samples
 from medic_ad.errors import DataError
 from medic_ad.evaluate import calibration, everything, outside, run, sanity
 from medic_ad.report.schema import NOTICE
@@ -35,8 +35,8 @@ def plant(monkeypatch: Any) -> None:
     monkeypatch.setattr(outside, "EACH", 1)
 
 
-def measured(root: Path, out: Path) -> list[dict[str, Any]]:
-    arguments = everything.AllArguments(str(root), "tiny", str(out), resamples=20)
+def measured(root: Path, out: Path, training: str = "") -> list[dict[str, Any]]:
+    arguments = everything.AllArguments(str(root), "tiny", training, str(out), resamples=20)
     assert everything.main(arguments) == out / "summary.html"
     return json.loads((out / "summary.json").read_text())["measurements"]
 
@@ -97,12 +97,12 @@ def test_other_weights_or_arguments_are_measured_again(root, tmp_path, monkeypat
     measured(root, tmp_path / "out")
     model, tables = cases.tiny_model(), {"brain_tumour_cheng": tmp_path / "out/tables/"
                                          "brain_tumour_cheng.parquet"}  # fmt: skip
-    arguments = everything.AllArguments(str(root), "tiny", str(tmp_path / "out"), resamples=20)
-    jobs = everything.jobs_of(arguments, model, tables)
+    arguments = everything.AllArguments(str(root), "tiny", out=str(tmp_path / "out"), resamples=20)
+    jobs, _ = everything.jobs_of(arguments, model, tables)
     assert all(everything.measured_before(job, model.weights_sha256) for job in jobs)
     assert not any(everything.measured_before(job, "2" * 64) for job in jobs)
     arguments.resamples = 21
-    jobs = everything.jobs_of(arguments, model, tables)
+    jobs, _ = everything.jobs_of(arguments, model, tables)
     assert jobs and not any(everything.measured_before(j, model.weights_sha256) for j in jobs)
 
 
@@ -117,6 +117,43 @@ def test_stages_follow_from_the_columns():
     assert stages([row(prior="p.png", mask="m.png")], True) == ["compare"]
     assert stages([row(question="q", answer="a")], False) == ["language"]
     assert stages([row(prior="p.png")], True) == []
+
+
+def test_what_training_has_seen_is_left_out_and_the_figures_say_so(root, tmp_path, monkeypatch):
+    plant(monkeypatch)
+    own = root / "brain_tumour_cheng"
+    y, x = np.indices((cases.SIDE, cases.SIDE))
+    for k, path in enumerate(files := sorted((own / "images").iterdir())[-3:]):  # the test split
+        grey = np.array(Pillow.open(path))  # unlike the others, too
+        around = 60 + 60 * np.sin(x * (k + 1) / 9 + k * y / 7)
+        Pillow.fromarray(np.where(grey == 0, around.astype(np.uint8), grey)).save(path)
+    saved = tmp_path / "again.jpg"
+    Pillow.open(files[0]).save(saved, quality=80)  # other bytes, other name, the same slice
+    rows = [Sample(image=str(saved), group="g", split="train", source="elsewhere", label=1.0)]
+    info = TableInfo("elsewhere", "CC0", True, str(tmp_path))
+    training = str(write_samples(rows, tmp_path / "elsewhere.parquet", info))
+    found = [r for r in measured(root, tmp_path / "out", training) if r["stage"] == "localise"]
+    assert found[0]["figure"]["n"] == 2
+    page = tmp_path / "out" / "brain_tumour_cheng" / "localise" / "figures.md"
+    assert (
+        "1 of 3 rows were left out" in page.read_text() and page.read_text().count("elsewhere") > 1
+    )
+    assert "Images in train or val of elsewhere" in (tmp_path / "out/summary.md").read_text()
+    again = measured(root, tmp_path / "out", training)
+    assert [r for r in again if r["stage"] == "localise"][0]["figure"] == found[0]["figure"]
+
+
+def test_a_set_that_was_trained_on_whole_is_refused_and_silence_is_said(tmp_path, monkeypatch):
+    plant(monkeypatch)
+    cases.cheng(tmp_path / "data", train=2, val=3, test=0)
+    rows = measured(tmp_path / "data", tmp_path / "out")  # nobody says what was trained on
+    [one] = [r for r in rows if r["stage"] == "localise"]
+    text = (tmp_path / "out" / one["page"]).with_suffix(".md").read_text()
+    assert one["split"] == "val" and "The split is 'val'" in text and "not looked for" in text
+    assert "(--training)" in (tmp_path / "out/summary.md").read_text()
+    training = str(tmp_path / "out/tables/brain_tumour_cheng.parquet")
+    [row] = measured(tmp_path / "data", tmp_path / "other", training)
+    assert row["split"] == "val" and "all 3 rows of split 'val'" in row["reason"]
 
 
 def test_a_table_that_says_nothing_is_listed(tmp_path, monkeypatch):
@@ -140,4 +177,6 @@ def test_a_folder_without_sets_is_refused_with_status_2(tmp_path):
     assert done.exit_code == 2 and "expected folders of data sets" in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
     with pytest.raises(DataError):
-        everything.tables_of(everything.AllArguments(str(tmp_path), "nano", str(tmp_path / "o")))
+        everything.tables_of(
+            everything.AllArguments(str(tmp_path), "nano", out=str(tmp_path / "o"))
+        )

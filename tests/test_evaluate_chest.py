@@ -63,3 +63,5 @@ def test_both_real_sets_are_measured(
     labs = [f for f in record["figures"] if "rank correlation" in f["name"]]
     assert len(labs) == 12 and all(f["interval"] and f["units"] >= 10 for f in labs)
     assert "of 200 radiographs" in page.read_text()
+    assert set(record["seen"].values()) == {"not known, the weights come without records"}
+    assert record["provenance"]["weights_sha256"][:16] in page.read_text()

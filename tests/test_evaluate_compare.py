@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from medic_ad import cli
 from medic_ad.data.sample import Sample, TableInfo, read_info, read_samples, write_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import compare, pairs, run
+from medic_ad.evaluate import change_baselines, compare, pairs, run
 from medic_ad.image import Image
 from medic_ad.words import CHANGE_LABELS
 
@@ -55,19 +55,25 @@ def table(root: Path, n: int = 24, train: int = 0) -> Path:
 
 
 class Reader:
-    """Stands in for `compare_images`: tells the change by what is bright, or always says one."""
+    """Stands in for `compare_images`: tells the change by what is bright, or always says one.
 
-    def __init__(self, always: str | None = None) -> None:
-        self.always, self.calls = always, 0
+    `refuses` are names of files that it cannot compare as the current image.
+    """
+
+    def __init__(self, always: str | None = None, refuses: tuple[str, ...] = ()) -> None:
+        self.always, self.refuses, self.calls = always, refuses, 0
 
     def __call__(self, model: Any, current: Image, prior: Image) -> dict[str, np.ndarray]:
         self.calls += 1
         now, before = (x.pixels > BRIGHT for x in (current, prior))
         grown = int(now.sum()) - int(before.sum())
         label = self.always or CHANGE_LABELS[1 - int(np.sign(grown))]
+        scores = np.where(np.array(CHANGE_LABELS) == label, 0.8, 0.1)
+        if Path(current.source.path).name in self.refuses:
+            label, scores = "not_comparable", np.full(3, np.nan)
         return {
             "label": np.array(label),
-            "scores": np.where(np.array(CHANGE_LABELS) == label, 0.8, 0.1),
+            "scores": scores,
             "map": now.astype(np.float32) - before,
             "in_scope": np.array(True),
             "prior_on_current": prior.pixels,
@@ -126,6 +132,43 @@ def test_one_answer_for_all_is_caught(data, tmp_path, monkeypatch):
     assert value(seen, "macro F1", "seer")["value"] == pytest.approx(expected)
     assert seen["beats_baseline"] is False and "at least as good as seer" in seen["verdict"]
     assert 0 < len(seen["worst"]) <= compare.WORST
+
+
+def test_pairs_that_cannot_be_compared_are_left_out_of_the_exchange(data, tmp_path, monkeypatch):
+    """Two pairs in neither order; a third in one order alone, which is a failed exchange."""
+    plant(monkeypatch, Reader(refuses=("000b.png", "000a.png", "001b.png", "001a.png", "002b.png")))
+    seen = measured(data, tmp_path)
+    for name in ("label inverted", "scores exchanged to the last bit"):
+        found = value(seen, name, "seer")
+        assert found["n"] == 22 and found["value"] == pytest.approx(21 / 22), name
+    assert value(seen, "share comparable", "seer")["value"] == pytest.approx(21 / 24)
+    assert value(seen, compare.ACCURACY, "seer")["n"] == 18  # there they count as wrong
+    text = (tmp_path / "compare" / "figures.md").read_text()
+    assert "left out of the exchange: 2 for seer" in text
+
+
+def test_a_broken_train_split_is_an_error_and_no_reason_to_fit_elsewhere(tmp_path, monkeypatch):
+    plant(monkeypatch, Reader())
+    data = table(tmp_path / "t", 12, train=24)
+    (tmp_path / "t" / "020a.png").unlink()
+    with pytest.raises(DataError, match="expected the file .*020a.png"):
+        measured(data, tmp_path / "out")
+
+
+def test_maps_without_a_model_find_what_appeared() -> None:
+    rng = np.random.default_rng(0)
+    prior = rng.normal(100, 5, (40, 40))
+    current, new = 2 * prior + 7, np.zeros((40, 40), bool)
+    new[10:20, 10:20] = True
+    current[new] += 60
+    prior[0] = np.nan  # outside the view of the prior
+    maps = change_baselines.maps_of(prior, current, np.ones(new.shape, bool))
+    assert set(maps) == {
+        change_baselines.SUBTRACTION, change_baselines.FOLLOW_UP, change_baselines.PRODUCT
+    }  # fmt: skip
+    for values in maps.values():
+        assert reference.roc_auc_score(new.ravel(), values.ravel()) > 0.99
+    assert (maps[change_baselines.SUBTRACTION][0] == 0).all()
 
 
 def test_baselines_are_fitted_on_train_where_there_is_one(tmp_path, monkeypatch):

@@ -17,7 +17,9 @@ from nltk.translate.bleu_score import corpus_bleu
 from table_cases import figures, value
 
 from medic_ad.data.sample import read_info, read_samples, write_samples
+from medic_ad.errors import DataError
 from medic_ad.evaluate import answers, forgetting, language, questions, run, texts
+from medic_ad.evaluate.agreement import pictured
 from medic_ad.look import say
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 
@@ -128,6 +130,14 @@ def test_a_stock_checkpoint_is_asked_and_has_forgotten_nothing(tmp_path):
     assert value(seen, "logits equal the stock class's, bit for bit", without)["value"] == 1
     assert value(seen, "accuracy", without)["n"] == 2
     assert not [p for p in seen["parts"] if p["title"].startswith("Text beside map")]
+
+
+def test_two_labels_of_one_image_are_an_error_and_not_an_image_less(tmp_path):
+    path = table_cases.table(tmp_path, {"test": 4})
+    rows = read_samples(path)
+    write_samples([*rows, dataclasses.replace(rows[0], label=1.0)], path, read_info(path))
+    with pytest.raises(DataError, match="expected one label"):
+        pictured(str(path), "test", 3)
 
 
 def test_kinds_of_questions_are_the_types_of_templated_sets():

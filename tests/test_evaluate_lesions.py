@@ -13,6 +13,7 @@ from head_cases import AFFINE, SPACING, head
 from medic_ad.align import align
 from medic_ad.cli_stages import EVALUATE
 from medic_ad.data.longitudinal import prepare_host
+from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
 from medic_ad.evaluate import lesions, registration
 from medic_ad.evaluate.lesion_study import Outcome, judge, make_study, try_study
@@ -20,6 +21,7 @@ from medic_ad.evaluate.lesions import LesionArguments, figures
 from medic_ad.evaluate.registration import RegistrationArguments
 from medic_ad.image import in_memory
 from medic_ad.lesions import measure_lesions
+from medic_ad.report.schema import NOTICE
 
 
 def test_lesions_of_one_study_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +40,39 @@ def test_lesions_of_one_study_end_to_end(tmp_path: Path, monkeypatch: pytest.Mon
     assert value["median volume error above 0.5 ml, carried by registration"] < 0.1
     assert sum(o["what"] == "kind" for o in record["outcomes"]) >= 4
     assert "matching F1" in page.read_text()
+    assert "with no weights" in page.read_text() and NOTICE in page.read_text()
+    assert record["seen"] == {}  # true masks alone: no weights, nothing to have seen
+
+
+def test_figures_name_weights_and_which_hosts_they_have_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = Sample(image="t.nii", group="t", patient="mni152", split="train", source="mni152")
+    ms = [
+        Sample(image=f"{p}.nii", group=p, patient=p, split="val", source="ms") for p in ("p1", "p2")
+    ]
+    monkeypatch.setattr(lesions.mni152, "samples", lambda: [template])
+    monkeypatch.setattr(lesions, "samples_of", lambda root, name: ms)
+    for name, patients in (("detect", ["mni152"]), ("calibrate", ["p1"])):
+        record = {"arguments": {}, "patients": patients}
+        (tmp_path / f"{name}.run.json").write_text(json.dumps(record))
+    hosts = ["mni152", "ms/p1", "ms/p2"]
+    outcomes = [Outcome(f"{h}{k}", h, "kind", 1.0) for h in hosts for k in range(2)]
+    outcomes += [Outcome("s", h, w, 1.0) for h in hosts for w in ("carried", "measured", "link")]
+    model = calibrated()
+    arguments = LesionArguments(
+        out=str(tmp_path / "out"), model=str(tmp_path), data_root="somewhere", resamples=10, seed=7
+    )
+    text = lesions.write(arguments, model, outcomes).read_text()
+    record = json.loads((tmp_path / "out" / "lesions.json").read_text())
+    assert record["seen"] == {
+        "mni152": "seen in training", "ms/p1": "used for calibration", "ms/p2": "not seen"
+    }  # fmt: skip
+    assert "mni152 seen in training; ms/p1 used for calibration; ms/p2 not seen" in text
+    made = record["provenance"]
+    assert made["weights_sha256"] == model.weights_sha256 and made["arguments"]["seed"] == 7
+    assert f"weights {model.weights_sha256[:16]}" in text and "seed 7" in text
+    assert {"torch", "transformers"} <= set(made["libraries"]) and made["medic_ad"] in text
 
 
 def test_masks_of_a_model_are_judged_by_what_they_miss_and_invent() -> None:

@@ -12,9 +12,10 @@ import pytest
 from medic_ad import look
 from medic_ad.data.sample import Sample
 from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.card import card, compare, detect, localise
-from medic_ad.evaluate.card.material import cheng_twins
-from medic_ad.evaluate.card.pairs import NEW, bin_words, held_out_pairs, plan
+from medic_ad.evaluate.card import compare, detect, localise
+from medic_ad.evaluate.card.material import cheng_twins, held_out_pairs
+from medic_ad.evaluate.made_pairs import NEW, bin_words, plan
+from medic_ad.evaluate.seen import seen_patients
 from medic_ad.evaluate.store import Context, Part
 from medic_ad.evaluate.twins import edited
 from medic_ad.words import EXCHANGED
@@ -96,7 +97,7 @@ def test_predictions_are_made_once_and_the_opening_is_written_down(
 def test_twins_lose_their_lesion_and_shams_keep_it(root, tmp_path, material, monkeypatch):
     context, _ = planted(root, tmp_path, material, monkeypatch, sees=True)
     twins = cheng_twins(context)
-    assert len(twins.samples) == 12 and twins.image.dtype == twins.clean.dtype == np.uint8
+    assert len(twins.groups) == 12 and twins.image.dtype == twins.clean.dtype == np.uint8
     for image, clean, sham, mask in zip(
         twins.image, twins.clean, twins.sham, twins.mask, strict=True
     ):
@@ -191,16 +192,15 @@ def test_known_labels_give_known_accuracy(root, tmp_path, material, monkeypatch)
     ],
 )
 def test_what_weights_know_of_a_patient_is_read_from_their_records(
-    trained: dict, fitted: dict, words: tuple[str, str], tmp_path: Path, monkeypatch
+    trained: dict, fitted: dict, words: tuple[str, str], tmp_path: Path
 ) -> None:
     samples = [
         Sample(image=f"{p}.nii", group=p, patient=p, split=s, source="ms")
         for p, s in (("patient07", "train"), ("patient26", "val"))
     ]
-    monkeypatch.setattr(card, "samples_of", lambda root, name: samples)
     for name, own in (("base-vision", trained), ("detect", trained), ("calibrate", fitted)):
         record = {"arguments": {"exclude": own.get("exclude", "")}}
         record |= {"patients": own["patients"]} if "patients" in own else {}
         (tmp_path / f"{name}.run.json").write_text(json.dumps(record))
-    seen = card.seen_patients(str(tmp_path), tmp_path)
+    seen = seen_patients(str(tmp_path), samples)
     assert seen == dict(zip(("patient07", "patient26"), words, strict=True))

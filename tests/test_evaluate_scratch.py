@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,36 @@ def test_a_resnet_finds_planted_discs_and_stands_beside_the_model(tmp_path, monk
     assert len(opened.read_text().splitlines()) == lines
     with pytest.raises(ModelError, match="medic-ad evaluate resnet"):
         detect.main(dataclasses.replace(arguments, resnet=str(tmp_path / "absent")))
+
+
+def test_a_network_of_another_table_or_of_the_measured_split_is_refused(tmp_path, monkeypatch):
+    seers = plant(monkeypatch)
+    data, other = (
+        table_cases.table(tmp_path / name, {"train": 8, "val": 6, "test": 6}, seed)
+        for seed, name in enumerate(("one", "two"))
+    )
+    folder = trained(tmp_path / "one", steps=1)
+    own = unet.main(
+        unet.UnetArguments(
+            data=str(data), out=str(tmp_path / "unet"), minutes=0.001, side=64, batch=2, workers=0,
+            cache=str(tmp_path / "cache"),
+        )
+    )  # fmt: skip
+    asked: dict[str, Any] = dict(model="noise", out=str(tmp_path / "out"), resamples=20)
+    beside_resnet = detect.DetectArguments(data=str(other), resnet=str(folder), **asked)
+    beside_unet = localise.LocaliseArguments(data=str(other), unet=str(own), **asked)
+    commands: list[tuple[Any, Any]] = [(detect.main, beside_resnet), (localise.main, beside_unet)]
+    for main, arguments in commands:
+        with pytest.raises(ModelError, match="trained on mine, or on another version"):
+            main(arguments)
+        with pytest.raises(ModelError, match="another split than 'train'"):
+            main(dataclasses.replace(arguments, data=str(data), split="train"))
+    assert not (tmp_path / "out").exists() and not seers["noise"].calls
+    record = json.loads((own / "unet.json").read_text())
+    del record["trained_on"]  # as records once were
+    (own / "unet.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match="a table that its record does not name"):
+        localise.main(dataclasses.replace(beside_unet, data=str(data)))
 
 
 def test_the_same_seed_gives_the_same_resnet_and_another_seed_another(tmp_path):

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import dicom_cases
+import numpy as np
 import pytest
+import report_cases
 
 from medic_ad.dicom.identity import trackings
+from medic_ad.dicom.write import dicom_objects
 from medic_ad.readers import read_image
 from medic_ad.report import NOTICE, Report
+from medic_ad.study import Study
 
 if importlib.util.find_spec("fhir") is None:
     pytest.skip("fhir.resources is not installed (extra fhir)", allow_module_level=True)
@@ -80,6 +84,45 @@ def test_r4b_points_at_the_study_instead(report: Report) -> None:
     assert "ImagingSelection" not in found
     assert found["Observation"][1]["derivedFrom"][0]["type"] == "ImagingStudy"
     assert found["DiagnosticReport"][0]["imagingStudy"]
+
+
+CODES = {  # typed from SNOMED CT; the last is this project's own
+    "abnormal": ("SCT", "263654008", "Abnormal"),
+    "normal": ("SCT", "17621005", "Normal"),
+    "uncertain": ("SCT", "82334004", "Indeterminate"),
+    "out_of_scope": ("99MEDICAD", "OUT_OF_SCOPE", "out of scope"),
+}
+
+
+@pytest.mark.parametrize("decision", CODES)
+def test_fhir_and_the_structured_report_give_a_decision_one_code(
+    report: Report, decision: str
+) -> None:
+    alone = Study(report.study.image)
+    nowhere = np.full(alone.image.grid, np.nan, np.float32)
+    score = {"abnormal": 0.93, "normal": 0.1, "uncertain": 0.5}.get(decision)
+    if score is None:
+        told = report_cases.out_of_scope_report(study=alone, heatmap=nowhere)
+    else:
+        told = report_cases.make_report(study=alone, score=score)
+    assert told.decision == decision
+    scheme, code, meaning = CODES[decision]
+    system = {"SCT": "http://snomed.info/sct", "99MEDICAD": "urn:medic-ad"}[scheme]
+    for release in ("R5", "R4B"):
+        found = resources(bundle(told, release))
+        [diagnosis], [study, *_] = found["DiagnosticReport"], found["Observation"]
+        assert study["valueCodeableConcept"]["coding"] == [
+            {"system": system, "code": code, "display": meaning}
+        ]
+        assert diagnosis["conclusionCode"] == [study["valueCodeableConcept"]]
+    answers = [
+        item.ConceptCodeSequence[0]
+        for element in dicom_objects(told)["report-sr.dcm"].iterall()
+        for item in (element.value if element.VR == "SQ" else ())
+        if item.get("ValueType") == "CODE"
+        and item.ConceptNameCodeSequence[0].CodeValue == "DECISION"
+    ]
+    assert [(a.CodingSchemeDesignator, a.CodeValue) for a in answers] == [(scheme, code)]
 
 
 def test_both_are_written_together(report: Report, tmp_path: Path) -> None:

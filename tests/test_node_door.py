@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pydicom
@@ -16,13 +17,19 @@ pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
 
 from cli_cases import invoke, refused
 from node_cases import free_port, send
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+    SegmentationStorage,
+)
 from pynetdicom import AE
 from road_cases import planted, write_dicom
 
 from medic_ad.errors import NodeError
 from medic_ad.node.peers import peer_of
-from medic_ad.node.queue import Queue
+from medic_ad.node.queue import Queue, key_of
 from medic_ad.node.receive import Receiver
 from medic_ad.node.settings import NodeArguments
 from medic_ad.node.store import Store
@@ -70,6 +77,41 @@ def test_results_are_not_taken_in(tmp_path: Path) -> None:
     assert accepted == [MRImageStorage]
 
 
+def test_a_prior_is_taken_only_for_a_move_under_way(tmp_path: Path) -> None:
+    file = image(tmp_path)
+    series = key_of(str(pydicom.dcmread(file).SeriesInstanceUID))
+    with door(tmp_path / "a") as (settings, queue):
+        fetched = Store(settings.folder).fetched(5)
+        entity = AE("SENDER")
+        entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
+        link = entity.associate("127.0.0.1", settings.port, ae_title="MEDIC_AD")
+
+        def status(message: int) -> int:
+            moved = link.send_c_store(file, originator_aet="MEDIC_AD", originator_id=message)
+            return int(moved.Status)
+
+        assert status(5) == 0x0124 and not fetched.exists()
+        (fetched / "another series").mkdir(parents=True)
+        assert status(5) == 0x0124
+        (fetched / series).mkdir()
+        assert status(6) == 0x0124
+        assert status(5) == 0 and len(list((fetched / series).glob("*.dcm"))) == 1
+        link.release()
+        assert queue.counts()["instances"] == 0
+
+
+def test_a_deflated_image_is_not_taken(tmp_path: Path) -> None:
+    """A few bytes of it can be gigabytes; every sender of one must offer another syntax too."""
+    with door(tmp_path / "a") as (settings, _):
+        entity = AE("SENDER")
+        for syntax in (DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian):
+            entity.add_requested_context(MRImageStorage, syntax)
+        link = entity.associate("127.0.0.1", settings.port, ae_title="MEDIC_AD")
+        accepted = [context.transfer_syntax for context in link.accepted_contexts]
+        link.release()
+    assert accepted == [[ImplicitVRLittleEndian]]
+
+
 def test_an_image_that_says_no_series_is_answered_with_a_failure(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(image(tmp_path))
     del dataset.SeriesInstanceUID
@@ -83,16 +125,53 @@ def test_an_image_that_says_no_series_is_answered_with_a_failure(tmp_path: Path)
     assert not list((tmp_path / "a" / "incoming").iterdir())
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="the program openssl is not installed")
-def test_tls_lets_in_who_has_a_certificate_of_the_authority(tmp_path: Path) -> None:
-    names = {}
-    for name in ("node", "stranger"):
-        key, certificate = tmp_path / f"{name}.key", tmp_path / f"{name}.pem"
+needs_openssl = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="the program openssl is not installed"
+)
+
+
+def certificates(folder: Path, *names: str) -> dict[str, dict[str, Path]]:
+    """Self-signed ones for localhost, as options of a node."""
+    made = {}
+    for name in names:
+        key, certificate = folder / f"{name}.key", folder / f"{name}.pem"
         words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
                  "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(key),
                  "-addext", "subjectAltName=DNS:localhost", "-out", str(certificate)]  # fmt: skip
         subprocess.run(words, check=True, capture_output=True)
-        names[name] = {"certificate": certificate, "private_key": key}
+        made[name] = {"certificate": certificate, "private_key": key}
+    return made
+
+
+@needs_openssl
+def test_a_caller_who_says_nothing_keeps_no_other_out(tmp_path: Path) -> None:
+    [own] = certificates(tmp_path, "node").values()
+    with ExitStack() as stack:
+        settings, queue = stack.enter_context(door(tmp_path / "a", **own))
+        for said in (b"", b"", b"\x16\x03\x01\x02"):  # nothing, nothing, a part of a handshake
+            silent = socket.create_connection(("127.0.0.1", settings.port))
+            stack.callback(silent.close)
+            silent.sendall(said)
+        client = NodeArguments(
+            folder=tmp_path, results="dicoms://A@h:1", authorities=own["certificate"]
+        )
+        entity = AE("SENDER")
+        entity.acse_timeout = entity.connection_timeout = 10
+        entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
+        link = entity.associate(
+            "localhost",
+            settings.port,
+            ae_title="MEDIC_AD",
+            tls_args=(client.client_tls(), "localhost"),
+        )
+        assert link.is_established and link.send_c_store(image(tmp_path)).Status == 0
+        link.release()
+        assert queue.counts()["instances"] == 1
+
+
+@needs_openssl
+def test_tls_lets_in_who_has_a_certificate_of_the_authority(tmp_path: Path) -> None:
+    names = certificates(tmp_path, "node", "stranger")
     options = {**names["node"], "authorities": tmp_path / "node.pem"}
     with door(tmp_path / "a", **options) as (settings, queue):
         assert send(settings.port, [image(tmp_path)]) == []  # no TLS at all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,16 +11,8 @@ import pytest
 
 pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
 
-from pydicom.dataset import Dataset
-from road_cases import planted, write_dicom
-
-from medic_ad.node.archive import Series, study_of
-from medic_ad.node.priors import MOST_SERIES, candidates, study_with_priors
-from medic_ad.node.queue import Job, Queue, key_of
+from medic_ad.node.queue import Job, Queue
 from medic_ad.node.store import Store, put
-from medic_ad.study import read_study
-
-DAY = datetime.date(2024, 5, 31)
 
 
 def states(queue: Queue) -> dict[str, int]:
@@ -84,6 +76,28 @@ def test_a_worker_that_lost_its_job_changes_nothing(tmp_path: Path) -> None:
         assert states(queue) == {"running": 1}
     queue.finish(now, 1)
     assert states(queue) == {"done": 1}
+    queue.accept("b", "unit", 0)
+    anew = claimed(queue)  # its attempts begin anew, as those of the lost one did
+    assert anew.attempts == lost.attempts
+    queue.bury(lost)
+    assert states(queue) == {"running": 1}
+
+
+def test_a_commit_that_fails_leaves_no_transaction_open(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", "w")
+    base = sqlite3.connect(tmp_path / "q")
+    base.executescript(
+        "CREATE TABLE parents (key TEXT PRIMARY KEY);"
+        "CREATE TABLE children (key TEXT REFERENCES parents DEFERRABLE INITIALLY DEFERRED);"
+        "CREATE TRIGGER spoil AFTER INSERT ON instances WHEN NEW.key = 'bad' "
+        "BEGIN INSERT INTO children VALUES ('none'); END;"
+    )
+    with queue._open() as own:
+        own.execute("PRAGMA foreign_keys = ON")  # checked at the commit, which then fails
+    with pytest.raises(sqlite3.IntegrityError):
+        queue.accept("bad", "unit", 0)
+    assert queue.counts()["instances"] == 0
+    assert queue.accept("good", "unit", 0) and claimed(queue).unit == "unit"
 
 
 def test_a_unit_is_not_due_before_it_settled(
@@ -136,7 +150,8 @@ def test_other_weights_read_the_same_images_again(tmp_path: Path) -> None:
 
 
 def test_results_appear_as_a_whole_and_are_made_once(tmp_path: Path) -> None:
-    store, job, made = Store(tmp_path), Job(1, "u", 1, 1, "w"), []
+    store, made = Store(tmp_path), []
+    job = Job(1, "u", revision=1, attempts=1, weights="w", owner=1, started=0.0)
 
     def write(folder: Path) -> None:
         made.append(folder)
@@ -150,67 +165,22 @@ def test_results_appear_as_a_whole_and_are_made_once(tmp_path: Path) -> None:
     assert not store.results(job).exists()
     assert [p.name for p in store.make_results(job, write)] == ["a.dcm", "b.dcm"]
     assert len(store.make_results(job, write)) == 2 and len(made) == 2
-    assert [p.name for p in (tmp_path / "results").iterdir()] == ["1-1-w"]
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["u-1-w"]
 
 
-def test_a_wildcard_in_a_patient_id_matches_no_other_patient() -> None:
-    answer = Dataset()
-    answer.StudyInstanceUID, answer.StudyDate, answer.PatientID = "1.2", "20240101", "ABC"
-    assert study_of(answer, "ABC", DAY) == ("1.2", datetime.date(2024, 1, 1))
-    assert study_of(answer, "A*", DAY) is None
-    assert study_of(answer, "ABC", datetime.date(2024, 1, 1)) is None
-
-
-class Shelf:
-    """An archive whose series are files."""
-
-    def __init__(self, series: dict[Series, Path]) -> None:
-        self.series, self.fetched = series, []  # type: ignore[var-annotated]
-
-    def series_before(self, patient: str, date: datetime.date) -> list[Series]:
-        return list(self.series)
-
-    def fetch(self, series: Series, folder: Path, message: int) -> None:
-        self.fetched.append(series.series_uid)
-        put(folder / key_of(series.series_uid) / "a.dcm", self.series[series].read_bytes())
-
-    def send(self, files: object) -> None:
-        raise AssertionError("nothing is sent here")
-
-
-def test_the_latest_earlier_series_of_the_same_kind_and_name_is_the_prior(tmp_path: Path) -> None:
-    (tmp_path / "now").mkdir()
-    write_dicom(tmp_path / "now" / "a.dcm", planted().current, "P", DAY)
-    study = read_study(tmp_path / "now")
-    named = replace(study.image.source, series_description="T1")
-    study = replace(study, image=replace(study.image, source=named))
-
-    def series(uid: str, days: int, modality: str = "MR", name: str = "T1") -> Series:
-        return Series(f"s{uid}", uid, DAY - datetime.timedelta(days), modality, name)
-
-    found = [series("old", 400), series("t2", 30, name="T2"), series("ct", 5, "CT"),
-             series("t1", 30), *(series(f"m{n}", 90) for n in range(9))]  # fmt: skip
-    order = [s.series_uid for s in candidates(study, found)]
-    assert order[:2] == ["t1", "t2"] and order[-1] == "old" and "ct" not in order
-    assert len(order) == 2 + MOST_SERIES + 1
-
-
-def test_a_prior_that_does_not_fit_is_named_and_the_next_one_taken(tmp_path: Path) -> None:
-    (tmp_path / "now").mkdir()
-    write_dicom(tmp_path / "now" / "a.dcm", planted().current, "P", DAY)
-    near, far = DAY - datetime.timedelta(3), DAY - datetime.timedelta(300)
-    of_another_part = write_dicom(
-        tmp_path / "1.dcm", planted().prior, "P", near, body_part="ABDOMEN"
-    )
-    fitting = write_dicom(tmp_path / "2.dcm", planted().prior, "P", far)
-    shelf = Shelf(
-        {
-            Series("1", "1.1", near, "MR", ""): of_another_part,
-            Series("2", "2.1", far, "MR", ""): fitting,
-        }
-    )
-    study = study_with_priors(tmp_path / "now", shelf, 1, tmp_path / "fetched", 1)
-    assert [prior.date for prior in study.priors] == [far]
-    assert any("2024-05-28" in note and "could not be compared" in note for note in study.notes)
-    assert shelf.fetched == ["1.1", "2.1"]
-    assert study_with_priors(tmp_path / "now", None, 1, tmp_path / "none", 1).priors == ()
+def test_results_are_those_of_their_images_and_weights(tmp_path: Path) -> None:
+    """A number of a job comes again: what was waiting for other weights is deleted."""
+    store = Store(tmp_path)
+    job = Job(7, "unit", revision=2, attempts=1, weights="a" * 64, owner=1, started=0.0)
+    others = [
+        replace(job, unit="another"),
+        replace(job, revision=3),
+        replace(job, weights="a" * 63 + "b"),
+    ]
+    for number, each in enumerate((job, *others)):
+        content = str(number).encode()
+        store.make_results(each, lambda folder, c=content: put(folder / "a.dcm", c))
+    found = [store.make_results(each, lambda _: None)[0].read_bytes() for each in (job, *others)]
+    assert found == [b"0", b"1", b"2", b"3"]
+    again = replace(job, id=8, attempts=2, owner=2, started=1.0)
+    assert store.make_results(again, lambda _: None)[0].read_bytes() == b"0"

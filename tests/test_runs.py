@@ -1,25 +1,26 @@
-"""The scripts of runs/: what the chest refit draws, and that every script names real commands."""
+"""The scripts of runs/: what the chest refit draws; what is run, run again, with which options."""
 
 from __future__ import annotations
 
 import importlib.util
-import re
-import subprocess
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import runs_cases as cases
+import typer
 from scipy import ndimage
 
-from medic_ad.cli_stages import EVALUATE, TRAIN
+from medic_ad.cli_stages import TRAIN
 
-RUNS = Path(__file__).parents[1] / "runs"
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on this machine")
 
 
 @pytest.fixture(scope="module")
 def chest_table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("chest_table", RUNS / "chest_table.py")
+    spec = importlib.util.spec_from_file_location("chest_table", cases.RUNS / "chest_table.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -55,10 +56,55 @@ def test_opacities_lie_in_the_lungs_and_are_denser(chest_table: ModuleType) -> N
     assert found >= 18
 
 
+@pytest.fixture(autouse=True)
+def no_radiographs(tmp_path: Path) -> None:
+    """A `python` that does nothing in the place of the one that chest.sh calls."""
+    fake = tmp_path / "bin" / "python"
+    fake.parent.mkdir(exist_ok=True)
+    fake.write_text("#!/bin/sh\n")
+    fake.chmod(0o755)
+
+
+@needs_bash
 @pytest.mark.parametrize("name", ["nano.sh", "chest.sh"])
-def test_a_script_is_sound_and_names_real_commands(name: str) -> None:
-    subprocess.run(["bash", "-n", RUNS / name], check=True)
-    text = (RUNS / name).read_text()
-    trained = re.findall(r"^(?:train|stage \w+ medic-ad train) (\w+)", text, re.MULTILINE)
-    measured = re.findall(r"medic-ad evaluate (\w+)", text)
-    assert trained == list(TRAIN) and set(measured) <= set(EVALUATE) and measured
+def test_every_command_of_a_script_is_one_that_medic_ad_takes(name, tmp_path) -> None:
+    own = {"OUT": str(tmp_path / "weights"), "CARD": ""}
+    (tmp_path / "weights").mkdir()
+    _, commands = cases.run(name, tmp_path, **own)
+    trained = [words[1] for words in commands if words[0] == "train"]
+    assert trained == list(TRAIN) and len(commands) >= 7
+    for words in commands:
+        cases.parse(words)
+    with pytest.raises(typer.TyperException, match="no-such-option"):
+        cases.parse([*commands[0], "--no-such-option", "1"])
+
+
+@needs_bash
+def test_a_stage_runs_again_when_its_command_or_its_weights_change(tmp_path) -> None:
+    _, commands = cases.run("chest.sh", tmp_path)
+    assert [words[:2] for words in commands[1:5]] == [["train", name] for name in TRAIN]
+    assert cases.run("chest.sh", tmp_path)[1] == []
+    left = tmp_path / "build" / "detect" / "checkpoints" / "checkpoint-250"
+    left.mkdir()
+    said, commands = cases.run("chest.sh", tmp_path, STEPS="9")
+    # every training has another command, and what stands on it has other weights
+    assert [words[0] for words in commands] == ["train"] * 4 + ["calibrate", "evaluate"]
+    assert said.count("it starts over") == len(commands) and not left.exists()
+    (tmp_path / "build" / "compare" / "model.safetensors").write_text("by hand")
+    assert [words[:2] for words in cases.run("chest.sh", tmp_path, STEPS="9")[1]][0] == [
+        "train", "explain"
+    ]  # fmt: skip
+
+
+@needs_bash
+def test_an_interrupted_stage_keeps_its_checkpoints(tmp_path) -> None:
+    cases.run("chest.sh", tmp_path)
+    build = tmp_path / "build"
+    left = build / "explain" / "checkpoints" / "checkpoint-250"
+    left.mkdir()
+    stamp = (build / "explain.done").read_text().splitlines()[:-1]
+    (build / "explain.begun").write_text("\n".join(stamp) + "\n")  # as a killed run leaves it
+    (build / "explain.done").unlink()
+    said, commands = cases.run("chest.sh", tmp_path)
+    assert commands[0][:2] == ["train", "explain"] and left.exists()
+    assert "explain: its command" not in said

@@ -60,8 +60,8 @@ class CalibrateArguments:
 def platt(features: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
     """Slopes and offset of Platt scaling (Platt 1999), classes weighted to `PREVALENCE`.
 
-    More evidence never lowers a score: a feature whose slope would be negative is left out. With few
-    slices, noise can turn one round.
+    More evidence never lowers a score: a feature whose slope would be negative is left out. In few
+    slices noise can turn one round.
 
     Args:
         features: `(n, 2)` stage 1's logit and the heatmap's evidence.

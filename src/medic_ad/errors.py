@@ -5,6 +5,20 @@ class MedicADError(Exception):
     """What was expected, what came, what to do, in one sentence."""
 
 
+def is_passing(error: BaseException) -> bool:
+    """Whether the machine failed, as a full disk or memory does: the same may succeed later.
+
+    An error that was made of another one is asked for its causes. What a decoder says of damaged
+    data may be an `OSError` too; the system's own have a number.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno):
+            return True
+        cause = cause.__cause__
+    return False
+
+
 class ReadError(MedicADError):
     """A file cannot be read as an image."""
 

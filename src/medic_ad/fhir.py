@@ -9,7 +9,10 @@ from typing import Any
 
 from fhir.resources.bundle import Bundle
 from fhir.resources.R4B.bundle import Bundle as BundleR4B
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
+from medic_ad.dicom.codes import DECISIONS, SCHEME, own, sizes
 from medic_ad.dicom.identity import MANUFACTURER, read_key, trackings
 from medic_ad.dicom.sources import Sources, sources_of
 from medic_ad.finding import Finding
@@ -18,13 +21,12 @@ from medic_ad.report.files import put_files
 
 FILES = {"R5": "report.r5.json", "R4B": "report.r4b.json"}
 OWN = "urn:medic-ad"  # of codes that no standard system has
-_SNOMED, _UCUM, _LOINC = "http://snomed.info/sct", "http://unitsofmeasure.org", "http://loinc.org"
-_DCM = "http://dicom.nema.org/resources/ontology/DCM"
-_DECISIONS = {
-    "abnormal": (_SNOMED, "263654008", "Abnormal"),
-    "normal": (_SNOMED, "17621005", "Normal"),
-    "uncertain": (_SNOMED, "82334004", "Indeterminate"),
-    "out_of_scope": (OWN, "out_of_scope", "Out of scope"),
+_LOINC = "http://loinc.org"
+_SYSTEMS = {
+    "SCT": "http://snomed.info/sct",
+    "DCM": "http://dicom.nema.org/resources/ontology/DCM",
+    "UCUM": "http://unitsofmeasure.org",
+    SCHEME: OWN,
 }
 
 
@@ -103,7 +105,7 @@ class _Resources:
 
     def imaging_study(self) -> dict[str, Any]:
         first = self.sources.first
-        modality = {"system": _DCM, "code": first.get("Modality") or "OT"}
+        modality = {"system": _SYSTEMS["DCM"], "code": first.get("Modality") or "OT"}
         instances = [
             {"uid": h.SOPInstanceUID, "sopClass": _sop_class(h.SOPClassUID)}
             for h in self.sources.headers
@@ -145,7 +147,7 @@ class _Resources:
             **self.named("ImagingSelection", str(number)),
             "status": "available",
             "subject": _reference(self.patient()),
-            "code": _concept(_SNOMED, "52988006", "Lesion"),
+            "code": _concept(codes.SCT.Lesion),
             "derivedFrom": [_reference(self.imaging_study())],
             "studyUid": header.StudyInstanceUID,
             "seriesUid": header.SeriesInstanceUID,
@@ -156,33 +158,26 @@ class _Resources:
         report = self.report
         components = []
         if report.decision != "out_of_scope":
-            components.append(_number(_DCM, "122157", "Probability", report.score, "1"))
+            components.append(_number(codes.DCM.Probability, report.score, codes.UCUM.NoUnits))
         if report.change is not None:
-            label = report.change.label
-            change = _concept(OWN, "change", "Change since the prior")
-            value = _concept(OWN, label, label.replace("_", " "))
-            components.append({"code": change, "valueCodeableConcept": value})
+            change, label = (own(text) for text in ("change since the prior", report.change.label))
+            components.append({"code": _concept(change), "valueCodeableConcept": _concept(label)})
         return {
             **self._observed("study", [self.imaging_study()], components),
-            "code": _concept(_SNOMED, "404684003", "Finding"),
-            "valueCodeableConcept": _concept(*_DECISIONS[report.decision]),
+            "code": _concept(codes.SCT.Finding),
+            "valueCodeableConcept": _concept(DECISIONS[report.decision]),
         }
 
     def observation(
         self, finding: Finding, tracking: tuple[str, str], number: int, seen: dict[str, Any]
     ) -> dict[str, Any]:
-        sizes = (
-            (_SNOMED, "118565006", "Volume", finding.volume_ml, "cm3"),
-            (_SNOMED, "42798000", "Area", finding.area_mm2, "mm2"),
-            (_SNOMED, "103339001", "Long axis", finding.diameter_mm, "mm"),
-        )
-        components = [_number(_DCM, "122157", "Probability", finding.score, "1")]
-        components += [_number(*size) for size in sizes if size[3] is not None]
+        components = [_number(codes.DCM.Probability, finding.score, codes.UCUM.NoUnits)]
+        components += [_number(*size) for size in sizes(finding)]
         name, uid = tracking
         return {
             **self._observed(str(number), [seen], components),
             "identifier": [{"system": "urn:dicom:uid", "value": _oid(uid)}],
-            "code": _concept(_SNOMED, "52988006", "Lesion"),
+            "code": _concept(codes.SCT.Lesion),
             "valueString": f"{name}, {finding.location}",
         }
 
@@ -205,13 +200,13 @@ class _Resources:
             **self.named("DiagnosticReport"),
             "identifier": [{"system": OWN, "value": self.key}],
             "status": "preliminary",
-            "code": _concept(_LOINC, "18748-4", "Diagnostic imaging study"),
+            "code": _coded(_LOINC, "18748-4", "Diagnostic imaging study"),
             "subject": _reference(self.patient()),
             "issued": report.provenance["created"],
             "result": [_reference(observation) for observation in observations],
             "study" if self.r5 else "imagingStudy": [_reference(self.imaging_study())],
             "conclusion": said,
-            "conclusionCode": [_concept(*_DECISIONS[report.decision])],
+            "conclusionCode": [_concept(DECISIONS[report.decision])],
         }
         if report.study.date is not None:
             out["effectiveDateTime"] = report.study.date.isoformat()
@@ -222,13 +217,17 @@ def _reference(resource: dict[str, Any]) -> dict[str, str]:
     return {"reference": f"urn:uuid:{resource['id']}", "type": resource["resourceType"]}
 
 
-def _concept(system: str, code: str, display: str) -> dict[str, Any]:
+def _concept(code: Code) -> dict[str, Any]:
+    return _coded(_SYSTEMS[code.scheme_designator], code.value, code.meaning)
+
+
+def _coded(system: str, code: str, display: str) -> dict[str, Any]:
     return {"coding": [{"system": system, "code": code, "display": display}]}
 
 
-def _number(system: str, code: str, display: str, value: Any, unit: str) -> dict[str, Any]:
-    quantity = {"value": float(f"{value:.6g}"), "system": _UCUM, "code": unit}
-    return {"code": _concept(system, code, display), "valueQuantity": quantity}
+def _number(name: Code, value: float, unit: Code) -> dict[str, Any]:
+    amount = {"value": float(f"{value:.6g}"), "system": _SYSTEMS["UCUM"], "code": unit.value}
+    return {"code": _concept(name), "valueQuantity": amount}
 
 
 def _sop_class(uid: str) -> dict[str, str]:

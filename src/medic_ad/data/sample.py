@@ -117,6 +117,8 @@ class TableInfo:
         ship: whether weights trained on it may be given away.
         root: folder that relative paths start from.
         notes: what preparing found and did: duplicates, dropped and left-out samples.
+        seen: what was done about images that the weights to be measured have seen; empty where
+            nobody looked.
     """
 
     name: str
@@ -124,6 +126,7 @@ class TableInfo:
     ship: bool
     root: str
     notes: tuple[str, ...] = ()
+    seen: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "notes", tuple(self.notes))  # JSON gives a list

@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
 from pydicom.sr.codedict import codes
@@ -20,11 +19,12 @@ from pydicom.uid import ExplicitVRLittleEndian
 from medic_ad.deidentify.burned import Box, blacken_text, reading_possible
 from medic_ad.deidentify.person import Person, read_key
 from medic_ad.deidentify.scrub import Action, scrub
+from medic_ad.deidentify.stored import clear_outside
 from medic_ad.errors import DeidentifyError, MedicADError
-from medic_ad.readers.dicom_pixels import PLUGINS, no_panic
+from medic_ad.readers.dicom_files import read_dataset
+from medic_ad.readers.dicom_pixels import PIXELS, PLUGINS, check_samples, no_panic
 
 REPORT = "deidentification.json"
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ def clean(path: Path, secret: bytes) -> tuple[Dataset, list[Action], list[Box]]:
     Raises:
         DeidentifyError: it holds no image, or text in it that cannot be taken away.
     """
-    dataset = pydicom.dcmread(path)
-    if not any(name in dataset for name in _PIXELS):
+    dataset = read_dataset(path)
+    if not any(name in dataset for name in PIXELS):
         raise DeidentifyError(
             "expected an image, came an object without pixel data, whose texts nobody can vouch "
             "for; leave it out."
@@ -150,15 +150,17 @@ def clean(path: Path, secret: bytes) -> tuple[Dataset, list[Action], list[Box]]:
             f"expected little-endian pixels, came {syntax.name}; convert the file "
             "first, for example with dcmconv of DCMTK."
         )
+    check_samples(dataset, str(path))
     if syntax.is_compressed:
         _decompress(dataset)
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    outside = clear_outside(dataset)
     boxes = blacken_text(dataset)
     patient = str(dataset.get("PatientID") or "").strip()
     person = Person(secret, patient or f"study {dataset.StudyInstanceUID}")
     further = (codes.DCM.CleanPixelDataOption,) if reading_possible() else ()
     actions = scrub(dataset, person, further)
-    return dataset, actions, boxes
+    return dataset, [*outside, *actions], boxes
 
 
 def _decompress(dataset: Dataset) -> None:

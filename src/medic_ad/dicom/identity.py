@@ -12,6 +12,7 @@ from pydicom.uid import generate_uid
 
 from medic_ad.report import Report
 from medic_ad.report.document import identity, plain
+from medic_ad.report.timeline import lesion_numbers
 
 MANUFACTURER = "medic_ad (open)"
 SERIES_NUMBERS = {"SEG": 9901, "MAP": 9902, "SR": 9903, "SC": 9904}
@@ -85,10 +86,8 @@ def trackings(report: Report) -> list[tuple[str, str]]:
         return [(f"lesion {n}", uid_of("lesion", own, _mark(item))) for n, item in found]
     dates = [identity(study) for study in (*report.study.priors, report.study)]
     history = report.course.lesions.history()
-    number_at = {_mark(lesion): lesion.number for lesion in report.course.lesions.lesions[-1]}
     out = []
-    for finding in report.findings:
-        number = number_at[_mark(finding)]
+    for number in lesion_numbers(report):
         date, first = next(item for item in zip(dates, history[number], strict=True) if item[1])
         out.append((f"lesion {number}", uid_of("lesion", date, _mark(first))))
     return out

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from medic_ad.dicom.codes import DECISIONS, SCHEME, own, sizes
 from medic_ad.dicom.identity import MANUFACTURER, instance, parameters, trackings, uid_of
 from medic_ad.dicom.sources import Sources
 from medic_ad.finding import Finding
@@ -17,13 +18,6 @@ from medic_ad.readers.dicom_pixels import frame_item
 from medic_ad.report import NOTICE, Report
 from medic_ad.report.document import identity
 from medic_ad.report.schema import FINDINGS_ARE
-
-SCHEME = "99MEDICAD"  # of words that no standard scheme has
-_DECISIONS = {
-    "abnormal": codes.SCT.Abnormal,
-    "normal": codes.SCT.Normal,
-    "uncertain": codes.SCT.Indeterminate,
-}
 
 
 def structured_report(
@@ -76,15 +70,15 @@ def structured_report(
 
 def _study_group(report: Report, sources: Sources) -> sr.MeasurementsAndQualitativeEvaluations:
     """What is said of the study as a whole."""
-    evaluations = [_answer("decision", _DECISIONS.get(report.decision) or _own(report.decision))]
+    evaluations = [_answer("decision", DECISIONS[report.decision])]
     measurements = []
     if report.decision != "out_of_scope":
         measurements.append(_measure(codes.DCM.Probability, report.score, codes.UCUM.NoUnits))
     change = report.change
     if change is not None:
-        evaluations.append(_answer("change since the prior", _own(change.label)))
+        evaluations.append(_answer("change since the prior", own(change.label)))
         for label, probability in (change.scores or {}).items():
-            name = _own(f"{label} probability")
+            name = own(f"{label} probability")
             measurements.append(_measure(name, probability, codes.UCUM.NoUnits))
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
@@ -123,7 +117,7 @@ def _finding_group(
         "algorithm_id": _algorithm(report),
         "measurements": _sizes(finding),
         "qualitative_evaluations": [
-            _answer("finding is", _own(FINDINGS_ARE[report.decision])),
+            _answer("finding is", own(FINDINGS_ARE[report.decision])),
             *_kinds(report, tracking[0]),
         ],
     }
@@ -168,13 +162,7 @@ def _frames_of(regions: Dataset, number: int) -> list[int]:
 
 def _sizes(finding: Finding) -> list[sr.Measurement]:
     out = [_measure(codes.DCM.Probability, finding.score, codes.UCUM.NoUnits)]
-    for name, value, unit in (
-        (codes.SCT.Volume, finding.volume_ml, codes.UCUM.CubicCentimeter),
-        (codes.SCT.Area, finding.area_mm2, codes.UCUM.SquareMillimeter),
-        (codes.SCT.LongAxis, finding.diameter_mm, codes.UCUM.Millimeter),
-    ):
-        if value is not None:
-            out.append(_measure(name, value, unit))
+    out += [_measure(*size) for size in sizes(finding)]
     if finding.area_mm2 is None:
         out.append(_measure(codes.SCT.Area, finding.area_px, Code("{pixels}", "UCUM", "pixels")))
     return out
@@ -187,7 +175,7 @@ def _kinds(report: Report, identifier: str) -> list[sr.QualitativeEvaluation]:
     number = int(identifier.split()[-1])
     row = next(row for row in report.course.rows() if row.number == number)
     kind = row.kinds[-1]
-    return [] if kind is None else [_answer("lesion since the prior", _own(kind))]
+    return [] if kind is None else [_answer("lesion since the prior", own(kind))]
 
 
 def _measure(name: Any, value: float, unit: Any) -> sr.Measurement:
@@ -195,12 +183,7 @@ def _measure(name: Any, value: float, unit: Any) -> sr.Measurement:
 
 
 def _answer(question: str, value: Any) -> sr.QualitativeEvaluation:
-    return sr.QualitativeEvaluation(name=_own(question), value=value)
-
-
-def _own(words: str) -> Code:
-    """A code of this project, whose value is made of the words themselves."""
-    return Code(words.upper().replace(" ", "_")[:16], SCHEME, words.replace("_", " "))
+    return sr.QualitativeEvaluation(name=own(question), value=value)
 
 
 def _comment(group: Any, text: str) -> None:

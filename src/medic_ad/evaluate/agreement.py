@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from medic_ad.data.sample import Sample
-from medic_ad.errors import DataError
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
 from medic_ad.evaluate.predict import as_image
@@ -119,10 +118,7 @@ def decision_figures(
 
 def pictured(data: str, name: str, most: int) -> list[Sample]:
     """Images of one split whose label or mask is known, at most so many, evenly spaced."""
-    try:
-        images, _ = images_of(data, name)
-    except DataError:  # no image of the split is known in this way
-        return []
+    images, _ = images_of(data, name)
     if not images:
         return []
     index = np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)

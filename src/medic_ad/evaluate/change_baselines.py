@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.tree import DecisionTreeClassifier
 
-from medic_ad.errors import DataError
+from medic_ad.data.sample import read_samples
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.baselines import intensity
 from medic_ad.evaluate.pairs import Pair, pairs_of, state_of
 from medic_ad.evaluate.store import Store, digest
 from medic_ad.evaluate.table import TableArguments
-from medic_ad.processor import grey_window
 from medic_ad.words import CHANGE_LABELS
 
 LEAST_TRAIN = 10  # labelled pairs of the train split, below which nothing is fitted to it
 STABLE, MAJORITY, GREY = "always stable", "majority", "difference of mean grey (tree)"
 SUBTRACTION, FOLLOW_UP = "normalised subtraction", "follow-up intensity"
+PRODUCT = "subtraction x intensity"
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,10 @@ def labelled(pairs: Sequence[Pair]) -> list[Pair]:
 
 def train_pairs(arguments: TableArguments) -> list[Pair]:
     """Labelled pairs of the train split; none where it is measured, or has too few."""
-    if arguments.split == "train":
+    rows = [s for s in read_samples(arguments.data) if s.split == "train" and s.change]
+    if arguments.split == "train" or not rows:
         return []
-    try:
-        pairs, _ = pairs_of(arguments.data, "train")
-    except DataError:  # no such split, or nothing known of its pairs
-        return []
-    known = labelled(pairs)
+    known = labelled(pairs_of(arguments.data, "train")[0])
     return known if len(known) >= LEAST_TRAIN else []
 
 
@@ -101,7 +98,7 @@ def baselines_of(
 
 
 def maps_of(prior: np.ndarray, current: np.ndarray, inside: np.ndarray) -> dict[str, np.ndarray]:
-    """Maps of change that need no model.
+    """Maps of change that need no model: what differs, what is bright now, and both at once.
 
     Args:
         prior, current: on one grid, the prior NaN outside its view.
@@ -111,8 +108,9 @@ def maps_of(prior: np.ndarray, current: np.ndarray, inside: np.ndarray) -> dict[
     first, second = (
         (x - x[seen].mean()) / max(float(x[seen].std()), 1e-6) for x in (prior, current)
     )
-    low, high = grey_window(current)
+    difference = np.abs(np.nan_to_num(second - first))
     return {
-        SUBTRACTION: np.abs(np.nan_to_num(second - first)),
-        FOLLOW_UP: intensity(current, (low, high)),
+        SUBTRACTION: difference,
+        FOLLOW_UP: second,
+        PRODUCT: difference * (second - second[seen].min()),
     }

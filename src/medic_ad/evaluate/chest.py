@@ -7,6 +7,7 @@ the share of images in scope says so.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from medic_ad.evaluate.markdown import table
 from medic_ad.evaluate.pairs import compare_images
 from medic_ad.evaluate.predict import Prediction, predict, threshold_of, undeclared
 from medic_ad.evaluate.record import write_figures
+from medic_ad.evaluate.seen import seen_patients
 from medic_ad.image import Image
 from medic_ad.load import Model, load_model
 from medic_ad.processor import grey_window
@@ -186,7 +188,13 @@ def main(arguments: ChestArguments) -> Path:
         f"{int(np.isin(change, ('worse', 'better')).sum())} pairs; worse less better of the "
         f"{len(stable)} stable ones: {', '.join(stable) or 'none'}.",
     ]
-    return write_figures(arguments, "chest", found, [*table(found), "", *notes])
+    known = seen_patients(arguments.model, [*samples, *pairs])
+    notes.append(
+        "Patients of both sets, by the records of the weights (identities alone are compared): "
+        + "; ".join(f"{n} {words}" for words, n in Counter(known.values()).items())
+        + "."
+    )
+    return write_figures(arguments, model, "chest", found, [*table(found), "", *notes], seen=known)
 
 
 def _images(root: Path) -> list[str]:

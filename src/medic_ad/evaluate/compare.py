@@ -21,7 +21,7 @@ from medic_ad.load import Model
 from medic_ad.words import CHANGE_LABELS
 
 WORST = 8
-ACCURACY = "3-class accuracy"
+ACCURACY, NOT_COMPARABLE = "3-class accuracy", "not_comparable"
 
 
 @dataclass
@@ -84,19 +84,26 @@ def beside_baselines(
 
 def exchange(run: Run[PairPredictions]) -> Part:
     """The same files with their dates exchanged, each order a call of its own."""
-    sampling, figures = run.sampling(), []
+    sampling, figures, left_out = run.sampling(), [], []
     for p in run.seen:
-        exact = (p.scores == p.back_scores[:, ::-1]) | np.isnan(p.scores)
+        # what neither order compares says nothing of exchange; what one of them does has failed
+        neither = (p.label == NOT_COMPARABLE) & (p.back == NOT_COMPARABLE)
+        inverted = inverse_of(p.label) == p.back
+        exact = (p.scores == p.back_scores[:, ::-1]).all(1)
+        left_out.append(f"{int(neither.sum())} for {p.of}")
         figures += [
-            sampling.mean("label inverted", inverse_of(p.label) == p.back, p.of, "= 100 %"),
-            sampling.mean("scores exchanged to the last bit", exact.all(1), p.of),
-            sampling.mean("share comparable", p.label != "not_comparable", p.of),
+            sampling.mean("label inverted", np.where(neither, np.nan, inverted), p.of, "= 100 %"),
+            sampling.mean(
+                "scores exchanged to the last bit", np.where(neither, np.nan, exact), p.of
+            ),
+            sampling.mean("share comparable", p.label != NOT_COMPARABLE, p.of),
             sampling.mean("share in scope, both dates", p.in_scope, p.of),
         ]
     note = (
         f"{int((~run.own.in_scope).sum())} of {len(run.samples)} pairs are out of scope for "
         f"{run.own.of} and would not be compared by `medic-ad read`; they are measured here all "
-        "the same."
+        "the same. Pairs that neither order can compare are left out of the exchange: "
+        f"{', '.join(left_out)}."
     )
     return Part("Dates exchanged, and scope", [note], figures)
 
@@ -145,7 +152,7 @@ def drawn(run: Run[PairPredictions], truth: np.ndarray) -> list[Picture]:
     """Confusion matrix of each model, and reliability."""
     out = []
     for p in run.seen:
-        said = (*CHANGE_LABELS, *(["not_comparable"] if "not_comparable" in p.label else []))
+        said = (*CHANGE_LABELS, *([NOT_COMPARABLE] if NOT_COMPARABLE in p.label else []))
         counts = np.array(
             [[((truth == t) & (p.label == x)).sum() for x in said] for t in CHANGE_LABELS]
         )

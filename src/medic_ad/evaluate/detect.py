@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medic_ad.data.sample import Sample, read_samples
-from medic_ad.evaluate import curves, metrics
+from medic_ad.evaluate import curves, metrics, peers
 from medic_ad.evaluate.bootstrap import Figure
 from medic_ad.evaluate.features import Baselines, baselines_of
 from medic_ad.evaluate.maps import thirds
@@ -205,6 +205,8 @@ def main(arguments: DetectArguments) -> Path:
     """Measure detection on one split of a table; predictions that exist are used again."""
     images, keep, notes = labelled(arguments.data, arguments.split)
     resnet = ResNet.load(Path(arguments.resnet)) if arguments.resnet else None
+    if resnet is not None:
+        peers.refuse_other(resnet.record, arguments, "resnet")
     run = start("detect", arguments, images, keep, notes)
     samples, labels = run.samples, np.array([s.label for s in run.samples])
     baselines = baselines_of(

@@ -25,6 +25,7 @@ from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.run import load_calibrated
 from medic_ad.evaluate.store import READ_WITH
 from medic_ad.evaluate.summary import Row, Summary, write
+from medic_ad.evaluate.unseen import without_seen
 from medic_ad.image import same_body_part, same_modality
 from medic_ad.load import Model
 
@@ -38,6 +39,12 @@ class AllArguments:
 
     root: str = field(metadata={"help": "folder that holds data sets under their names"})
     model: str = field(metadata={"help": "name of a model, or its folder"})
+    training: str = field(
+        default="",
+        metadata={
+            "help": "table that the model was trained on: its images, and near twins, are left out"
+        },
+    )
     out: str = field(
         default="out/evaluate-all", metadata={"help": "folder of tables, figures and the summary"}
     )
@@ -135,13 +142,23 @@ def stages_of(samples: list[Sample], scoped: bool) -> list[str]:
     return [stage for stage, can in wanted.items() if can]
 
 
-def jobs_of(arguments: AllArguments, model: Model, tables: dict[str, Path]) -> list[Job]:
-    """All measurements, set by set."""
-    jobs = []
-    for name, path in tables.items():
+def jobs_of(
+    arguments: AllArguments, model: Model, tables: dict[str, Path]
+) -> tuple[list[Job], list[Row]]:
+    """All measurements, set by set, and the sets that allow none."""
+    jobs: list[Job] = []
+    refused: list[Row] = []
+    for name, path in bar(list(tables.items()), "looking for images seen in training"):
         rows = read_samples(path)
         split = next(s for s in PREFERRED if any(row.split == s for row in rows))
-        measured = [s for s in rows if s.split == split]
+        if arguments.training:
+            try:
+                path = without_seen(path, split, arguments.training, path.parent / "unseen")
+            except DataError as error:
+                refused.append(Row(name, split, "evaluate", reason=str(error)))
+                continue
+        measured = [s for s in read_samples(path) if s.split == split]
+        before = len(jobs)
         for stage in stages_of(measured, in_scope(model, rows)):
             kind, main = COMMANDS[stage]
             values = dict(
@@ -152,7 +169,9 @@ def jobs_of(arguments: AllArguments, model: Model, tables: dict[str, Path]) -> l
             if stage == "sanity":
                 values["outside"] = ",".join(str(p) for n, p in tables.items() if n != name)
             jobs.append(Job(name, stage, kind(**values), main))
-    return jobs
+        if len(jobs) == before:
+            refused.append(Row(name, "", "evaluate", reason=NOTHING))
+    return jobs, refused
 
 
 def measured_before(job: Job, weights: str) -> bool:
@@ -172,11 +191,11 @@ def main(arguments: AllArguments) -> Path:
     """Measure everything; what was measured before stands, an interrupted run goes on."""
     console, out = Console(stderr=True), Path(arguments.out)
     model = load_calibrated(arguments.model)
+    if arguments.training:
+        read_info(arguments.training)  # what cannot be read is refused before tables are made
     tables, rows = tables_of(arguments)
-    jobs = jobs_of(arguments, model, tables)
-    bare = set(tables) - {job.name for job in jobs}
-    rows += [Row(n, "", "evaluate", reason=NOTHING) for n in tables if n in bare]
-    summary = Summary(arguments.model, model.weights_sha256, rows)
+    jobs, refused = jobs_of(arguments, model, tables)
+    summary = Summary(arguments.model, model.weights_sha256, arguments.training, rows + refused)
     for number, job in enumerate(bar(jobs, "evaluating"), start=1):
         start = time.monotonic()
         if not measured_before(job, model.weights_sha256):

@@ -6,6 +6,7 @@ group. The figures are of all these scores together.
 
 from __future__ import annotations
 
+import inspect
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from medic_ad.data.sample import Sample, read_info
-from medic_ad.evaluate import curves, metrics
+from medic_ad.evaluate import curves, metrics, peers, resnet
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
 from medic_ad.evaluate.copies import everything, one_of_each
@@ -24,10 +25,13 @@ from medic_ad.evaluate.page import Measured, Picture, show, verdict, write
 from medic_ad.evaluate.record import provenance
 from medic_ad.evaluate.refit import FoldsArguments, draw_folds, homes, refit
 from medic_ad.evaluate.run import record_of_table
-from medic_ad.evaluate.store import Arrays, Context, Part, Store, digest
+from medic_ad.evaluate.store import Arrays, Context, Part, Store, code, digest
 from medic_ad.evaluate.table import state_of, unit_of
 from medic_ad.load import load_model
 
+TRAINED_WITH = digest(
+    code("medic_ad.train.detect"), inspect.getsource(resnet), inspect.getsource(peers)
+)
 OWN, PEER, FREE = "stage 1, fine-tuned", "ResNet from scratch", "image-free"
 
 
@@ -102,6 +106,7 @@ def rounds_of(arguments: FoldsArguments, samples: list[Sample], context: Context
     key = digest(
         [getattr(arguments, name) for name in budget],
         context.weights,
+        TRAINED_WITH,
         [state_of(s) for s in samples],
         fold.tolist(),
     )
@@ -186,7 +191,7 @@ def main(arguments: FoldsArguments) -> Path:
     best = r.best()
     peer, trivial = r.differences(np.ones(len(samples), bool))
     sentence, beats = verdict(trivial, OWN, best)
-    record = provenance(context, arguments) | {
+    record = provenance(context.model, arguments) | {
         "data": record_of_table(arguments.data, f"{arguments.folds} folds", samples)
     }
     shown = {of: r.scores[of] for of in (OWN, PEER, best)}

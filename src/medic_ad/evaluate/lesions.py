@@ -7,6 +7,7 @@ registration being estimated from the images of both dates; a model's own masks 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from medic_ad.data.sets import mni152
 from medic_ad.errors import DataError
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
+from medic_ad.evaluate.card.material import samples_of
 from medic_ad.evaluate.lesion_study import LEAST_ML, TRUE, Outcome, make_study, try_study
 from medic_ad.evaluate.markdown import table
 from medic_ad.evaluate.record import write_figures
+from medic_ad.evaluate.seen import seen_patients
 from medic_ad.image import Image
-from medic_ad.load import load_model
+from medic_ad.load import Model, load_model
 from medic_ad.readers import read_image
 
 MS = "ms_cross_sectional"
@@ -139,10 +142,17 @@ def main(arguments: LesionArguments) -> Path:
             make_study(name, host, *known[host], arguments.lesions, rng), model
         )
     ]
-    return write(arguments, outcomes)
+    return write(arguments, model, outcomes)
 
 
-def write(arguments: LesionArguments, outcomes: list[Outcome]) -> Path:
+def seen_hosts(model: str, root: str, names: Sequence[str]) -> dict[str, str]:
+    """Host -> what the weights know of its patient, or of the template."""
+    samples = [*mni152.samples(), *(samples_of(Path(root), MS) if root else [])]
+    known = seen_patients(model, samples)
+    return {name: known[name.split("/")[-1]] for name in names}
+
+
+def write(arguments: LesionArguments, model: Model | None, outcomes: list[Outcome]) -> Path:
     """The tables over all hosts and over each, with the wrong classes named."""
     groups = {"all hosts": outcomes}
     if len({o.host for o in outcomes}) > 1:
@@ -158,7 +168,16 @@ def write(arguments: LesionArguments, outcomes: list[Outcome]) -> Path:
         lines += [_classes([o for o in outcomes if o.masks == masks], masks), ""]
     every = [f for rows in found.values() for f in rows]
     kept = [dataclasses.asdict(o) for o in outcomes]
-    return write_figures(arguments, "lesions", every, lines, outcomes=kept)
+    hosts = list(dict.fromkeys(o.host for o in outcomes))
+    seen = seen_hosts(arguments.model, arguments.data_root, hosts) if model else {}
+    if model is not None:
+        lines.append(
+            f"The anatomy that these lesions were drawn into is known to {model.name} as follows: "
+            + "; ".join(f"{host} {words}" for host, words in seen.items())
+            + ". Figures of a host that was seen are no held-out figures of the model; those with "
+            "true masks do not depend on it."
+        )
+    return write_figures(arguments, model, "lesions", every, lines, seen=seen, outcomes=kept)
 
 
 def _classes(outcomes: list[Outcome], masks: str) -> str:

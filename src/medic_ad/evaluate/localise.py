@@ -10,7 +10,7 @@ import numpy as np
 from medic_ad.calibrate import HEATMAP_GRID
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.evaluate import curves
+from medic_ad.evaluate import curves, peers
 from medic_ad.evaluate.bootstrap import Figure, Resampling
 from medic_ad.evaluate.grey import GREY, grey_maps
 from medic_ad.evaluate.maps import PIXEL_FIGURES, Maps, by_size, false_areas, within
@@ -153,6 +153,8 @@ def main(arguments: LocaliseArguments) -> Path:
     """Measure heatmaps on one split of a table; predictions that exist are used again."""
     images, found, notes = masked(arguments.data, arguments.split)
     unet = UNet.load(Path(arguments.unet)) if arguments.unet else None
+    if unet is not None:
+        peers.refuse_other(unet.record, arguments, "unet")
     run = start("localise", arguments, images, [m is not None for m in found], notes)
     masks = [m for m in found if m is not None]
     lesion = np.array([m.any() for m in masks])

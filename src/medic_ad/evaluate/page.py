@@ -29,6 +29,9 @@ SCALES = {  # what the colours of worst cases stand for: their outline, low end,
     "heat": ("heatmap at its threshold", "0", "probability of an anomaly", "1"),
     "change": ("change map at its threshold", "-1 better", "signed change", "+1 worse"),
 }
+NOT_LOOKED = (
+    "Whether these weights have seen these images, or near twins of them, was not looked for."
+)
 INTERVAL = f"{LEVEL:.0%} interval, or each unit"
 
 
@@ -102,7 +105,18 @@ def head_of(m: Measured) -> list[str]:
             "stands and no interval; p is the two-sided bootstrap probability of a paired "
             "difference."
         )
-    return [m.verdict, made]
+    return [m.verdict, *seen_of(p), made]
+
+
+def seen_of(provenance: dict[str, Any]) -> list[str]:
+    """What the weights may know of the measured images, where a split of a table was measured."""
+    split = provenance["arguments"].get("split")
+    if split is None:
+        return []
+    said = [provenance["data"]["seen"] or NOT_LOOKED]
+    if split != "test":
+        said.append(f"The split is {split!r}: weights made from this very table were fitted to it.")
+    return said
 
 
 def row_of(figure: Figure) -> tuple[str, ...]:

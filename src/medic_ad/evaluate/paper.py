@@ -240,5 +240,5 @@ def main(arguments: PaperArguments) -> Path:
         )
     if "covid_ct" in {Path(t).stem for t in tables}:
         notes.append("COVID-19: ours is COVID-CT; that the paper's is the same is not verified.")
-    record = provenance(run.context, arguments) | {"model": run.own.of}
+    record = provenance(run.context.model, arguments) | {"model": run.own.of}
     return write(Path(arguments.out) / "paper", notes, cells, columns, record)

@@ -145,4 +145,4 @@ def main(arguments: RegistrationArguments) -> Path:
     unit = Resampling(list(images), "volume", "known rigid transforms", arguments.seed)
     found.append(unit.mean("identical volumes unchanged", identical(images), "align", "1"))
     kept = [dataclasses.asdict(t) for t in trials]
-    return write_figures(arguments, "registration", found, table(found), trials=kept)
+    return write_figures(arguments, None, "registration", found, table(found), trials=kept)

@@ -7,8 +7,6 @@ fits its threshold on validation. Its weights are a yardstick and are not given 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.networks.nets import ResNet as MonaiResNet
-from safetensors.torch import load_file, save_file
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from medic_ad.calibrate import PREVALENCE
 from medic_ad.data.sample import Sample
-from medic_ad.errors import ModelError
-from medic_ad.evaluate import metrics
+from medic_ad.evaluate import metrics, peers
 from medic_ad.evaluate.decision import Decision
 from medic_ad.evaluate.run import Run
 from medic_ad.evaluate.scores import Scores, overall
@@ -35,7 +31,7 @@ from medic_ad.train.render import render
 from medic_ad.train.run import Draws, Stage, StageArguments, fit, source_weights
 
 LAYERS, CHANNELS = (2, 2, 2, 2), (16, 32, 64, 128)  # ResNet-18 at a quarter of its width
-WEIGHTS, RECORD, RUN = "resnet.safetensors", "resnet.json", "resnet"
+RUN = "resnet"
 
 
 @dataclass
@@ -88,18 +84,9 @@ class ResNet:
     @classmethod
     def load(cls, folder: Path) -> ResNet:
         """Raise ModelError where there is none."""
-        try:
-            record = json.loads((folder / RECORD).read_text())
-            data = (folder / WEIGHTS).read_bytes()
-        except OSError as error:
-            raise ModelError(
-                f"expected a trained ResNet in {folder}, but {error.filename} cannot be read; run "
-                "`medic-ad evaluate resnet` first, or leave --resnet out"
-            ) from error
         network = build()
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        decision = Decision(**record["decision"])
-        return cls(network.eval(), decision, record, hashlib.sha256(data).hexdigest())
+        record, sha256 = peers.load(folder, network, RUN)
+        return cls(network, Decision(**record["decision"]), record, sha256)
 
     def scores(self, samples: Sequence[Sample]) -> np.ndarray:
         """Probabilities `(n,)` of images."""
@@ -128,7 +115,8 @@ class ResNet:
         r = self.record
         return (
             f"ResNet: MONAI, {r['parameters']:,} parameters at {r['side']} px, from scratch, "
-            f"{r['steps']} steps of {r['batch']} images of the table's train split in "
+            f"{r['steps']} steps of {r['batch']} images of the train split of "
+            f"{r['trained_on']['table']} ({r['trained_on']['sha256'][:8]}) in "
             f"{r['seconds']:.0f} s ({r['device']}, {r['threads']} thread(s)), the augmentation of "
             "the model's stages; Platt scaling and threshold from its val split."
         )
@@ -165,13 +153,12 @@ def main(arguments: ResnetArguments) -> Path:
     labels = np.array([s.label for s in val])
     decision = Decision.fit(logits_of(network, val, arguments.side), labels)
     record = {
+        "trained_on": peers.trained_on(arguments.data),
         **{name: getattr(arguments, name) for name in ("steps", "batch", "side", "seed")},
         **{name: run[name] for name in ("seconds", "threads", "device")},
         "parameters": sum(p.numel() for p in network.parameters()),
         "decision": dataclasses.asdict(decision),
     }
     out = Path(arguments.out)
-    weights = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
-    save_file(weights, out / WEIGHTS)
-    (out / RECORD).write_text(json.dumps(record, indent=1))
+    peers.save(out, network, record, RUN)
     return out

@@ -208,6 +208,7 @@ def record_of_table(path: str, split: str, samples: Sequence[Sample]) -> dict[st
         "name": info.name,
         "licence": info.licence,
         "notes": list(info.notes),
+        "seen": info.seen,
         "samples": len(samples),
         "groups": len({s.group for s in samples}),
     }
@@ -215,7 +216,7 @@ def record_of_table(path: str, split: str, samples: Sequence[Sample]) -> dict[st
 
 def record_of(run: Run) -> dict[str, Any]:
     """Provenance of the figures."""
-    found = provenance(run.context, run.arguments)
+    found = provenance(run.context.model, run.arguments)
     found["model"] = run.own.of
     found["data"] = record_of_table(run.arguments.data, run.arguments.split, run.samples)
     if run.other is not None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling
+from medic_ad.evaluate.sources import reachable, source_of
 from medic_ad.load import Model
 
 Arrays = dict[str, np.ndarray]
@@ -23,18 +24,13 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
+def code(*modules: str) -> str:
+    """`digest` over the source files that some modules of this package depend on."""
+    return digest([path.read_text(encoding="utf-8") for path in reachable(*modules)])
+
+
 # What predictions are made with, beside the weights; a change of it makes them anew.
-PACKAGE = Path(__file__).parents[1]
-READ_WITH_FILES = (
-    *(f"{name}.py" for name in ("align", "change", "course", "finding", "image", "lesions")),
-    *(f"{name}.py" for name in ("links", "look", "processor", "registration", "road")),
-    "evaluate/predict.py",
-    "model/*.py",
-    "readers/*.py",
-)
-READ_WITH = digest(
-    [path.read_text() for name in READ_WITH_FILES for path in sorted(PACKAGE.glob(name))]
-)
+READ_WITH = code("medic_ad.road", "medic_ad.evaluate.predict", "medic_ad.evaluate.pairs")
 
 
 @dataclass(frozen=True)
@@ -54,14 +50,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Store:
-    """Files of one evaluation: test material, predictions per weights, and the log of openings."""
+    """Files of one evaluation: test material, predictions per weights, and the log of openings.
+
+    What is kept is made anew when the file changes that holds the function which makes it;
+    predictions also with `READ_WITH`.
+    """
 
     out: Path
     command: str
 
     def material(self, name: str, key: str, make: Callable[[], Arrays]) -> Arrays:
         """Arrays that do not depend on any weights, made once."""
-        return self._cached(self.out / "material" / f"{name}-{key}.npz", make)
+        return self._cached(self._named(self.out / "material", name, key, make), make)
 
     def predictions(
         self, weights: str, name: str, key: str, make: Callable[[], Arrays], test: bool = True
@@ -70,7 +70,7 @@ class Store:
 
         Making it opens the test split for these weights, which is written down.
         """
-        path = self._folder(weights) / f"{name}-{key}.npz"
+        path = self._named(self._folder(weights), name, key, make)
 
         def opened() -> Arrays:
             if test:
@@ -88,7 +88,7 @@ class Store:
         a later run adds is another line, which says how many parts were there.
         """
         folder = self._folder(weights)
-        paths = {key: folder / f"{name}-{key}.npz" for key in makes}
+        paths = {key: self._named(folder, name, key, make) for key, make in makes.items()}
         lacking = [key for key, path in paths.items() if not path.is_file()]
         if lacking and test:
             self._log(weights, name, digest(*makes), len(makes) - len(lacking))
@@ -98,6 +98,10 @@ class Store:
 
     def _folder(self, weights: str) -> Path:
         return self.out / "predictions" / f"{weights[:16]}-{READ_WITH[:6]}"
+
+    @staticmethod
+    def _named(folder: Path, name: str, key: str, make: Callable[[], Arrays]) -> Path:
+        return folder / f"{name}-{key}-{digest(source_of(make))[:6]}.npz"
 
     def _cached(self, path: Path, make: Callable[[], Arrays]) -> Arrays:
         if not path.is_file():

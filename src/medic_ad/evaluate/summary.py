@@ -65,10 +65,11 @@ class Row:
 
 @dataclass
 class Summary:
-    """All rows of one model."""
+    """All rows of one model; `training` is the table it was trained on, empty where not said."""
 
     model: str
     weights: str
+    training: str
     rows: list[Row]
 
 
@@ -87,10 +88,18 @@ def head_of(summary: Summary) -> list[str]:
     """Sentences above the table."""
     done = [r for r in summary.rows if r.figure is not None]
     judged = [r for r in done if r.beats is not None]
+    seen = (
+        f"Images in train or val of {Path(summary.training).stem}, and near twins of them, are "
+        "left out; the pages count them."
+        if summary.training
+        else "What the model was trained on was not said (--training), so that images which it has "
+        "seen, or near twins of them, may be among those measured."
+    )
     return [
         f"{len(done)} measurements on {len({r.name for r in done})} data sets; in "
         f"{sum(bool(r.beats) for r in judged)} of the {len(judged)} that have a trivial baseline "
         "the model is better than the best of them.",
+        f"{seen} Sets without a split 'test' are measured on val or train, as their lines say.",
         f"Weights {summary.weights[:16]}, medic_ad {__version__}. Each line shows the first figure "
         "of a page; n is of samples / units of resampling. Scores are taken without the "
         "out-of-scope gate; the pages say how much lies in scope.",

@@ -7,7 +7,6 @@ threshold, of highest mean Dice on validation. Its weights are a yardstick and a
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -20,12 +19,12 @@ from monai.losses import DiceFocalLoss
 from monai.networks.nets import UNet as MonaiUNet
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
-from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 from medic_ad.calibrate import HEATMAP_GRID
 from medic_ad.data.sample import Sample
-from medic_ad.errors import DataError, ModelError
+from medic_ad.errors import DataError
+from medic_ad.evaluate import peers
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.metrics import dice
 from medic_ad.evaluate.store import Arrays, Store
@@ -35,10 +34,10 @@ from medic_ad.model.pixel import arrange
 from medic_ad.processor import fit_square, grey_window, restore
 from medic_ad.train.draw import Slices, scan_batch
 from medic_ad.train.render import Rendered, render
-from medic_ad.train.run import Draws, StageArguments, source_weights, split
+from medic_ad.train.run import Draws, StageArguments, rate, source_weights, split
 
 CHANNELS, RESIDUAL_UNITS = (26, 52, 104, 208), 2
-WEIGHTS, RECORD, STATE = "unet.safetensors", "unet.json", "state.pt"
+RUN, STATE = "unet", "state.pt"
 CHECKS = 12  # validations a run
 
 
@@ -89,17 +88,8 @@ class UNet:
     @classmethod
     def load(cls, folder: Path) -> UNet:
         """Raise ModelError where there is none."""
-        try:
-            record = json.loads((folder / RECORD).read_text())
-            data = (folder / WEIGHTS).read_bytes()
-        except OSError as error:
-            raise ModelError(
-                f"expected a trained U-Net in {folder}, but {error.filename} cannot be read; run "
-                "`medic-ad evaluate unet` first, or leave --unet out"
-            ) from error
         network = build()
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        return cls(network.eval(), record, hashlib.sha256(data).hexdigest())
+        return cls(network, *peers.load(folder, network, RUN))
 
     def maps(
         self,
@@ -170,13 +160,6 @@ def validate(network: torch.nn.Module, held_out: Rendered) -> tuple[float, float
     return float(max(scores)), float(HEATMAP_GRID[int(np.argmax(scores))])
 
 
-def rate(share: float, peak: float) -> float:
-    """Learning rate at this share of the time: warm-up over a twentieth, then cosine."""
-    if share < 0.05:
-        return peak * max(share, 1e-3) / 0.05
-    return peak * 0.5 * (1 + float(np.cos(np.pi * min(1.0, (share - 0.05) / 0.95))))
-
-
 class Training:
     """Network, optimiser and clock; its state is written whenever it is validated."""
 
@@ -224,6 +207,7 @@ class Training:
             self.best = score
             record = {
                 "arguments": dataclasses.asdict(self.arguments),
+                "trained_on": peers.trained_on(self.arguments.data),
                 "parameters": sum(p.numel() for p in self.network.parameters()),
                 "threshold": threshold,
                 "dice": score,
@@ -232,9 +216,7 @@ class Training:
                 "device": str(self.device),
                 "threads": torch.get_num_threads(),
             }
-            weights = self.network.state_dict()
-            save_file({k: v.cpu().contiguous() for k, v in weights.items()}, folder / WEIGHTS)
-            (folder / RECORD).write_text(json.dumps(record, indent=1))
+            peers.save(folder, self.network, record, RUN)
         state = {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -291,6 +273,7 @@ def main(arguments: UnetArguments) -> Path:
                 due = training.spent + total / CHECKS
             words = f"training the U-Net, Dice on val {max(training.best, 0.0):.3f}"
             progress.update(task, completed=training.spent, description=words)
-    record = json.loads((out / RECORD).read_text())
-    (out / RECORD).write_text(json.dumps({**record, "history": training.history}, indent=1))
+    path = out / f"{RUN}.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "history": training.history}, indent=1))
     return out

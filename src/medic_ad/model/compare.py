@@ -53,8 +53,13 @@ class CompareOutput(ModelOutput):
 
     @property
     def map(self) -> torch.Tensor:
-        """`(B, H, W)` signed change map in [-1, 1], > 0 where it got worse."""
-        return self.growth.sigmoid() - self.decline.sigmoid()
+        """`(B, H, W)` signed change map in [-1, 1], > 0 where it got worse, < 0 where better.
+
+        Its size is the probability of the likelier direction: lesions that may have changed stand
+        above tissue that did not; where both are equal, to the last bit, it is 0.
+        """
+        growth, decline = self.growth.sigmoid(), self.decline.sigmoid()
+        return torch.sign(growth - decline) * torch.maximum(growth, decline)
 
 
 class ChangeMap(nn.Module):

@@ -56,6 +56,8 @@ class DicomPeer:
         wanted = _query(
             "SERIES", StudyInstanceUID=series.study_uid, SeriesInstanceUID=series.series_uid
         )
+        target = folder / key_of(series.series_uid)
+        target.mkdir(parents=True, exist_ok=True)  # the door takes what there is a folder for
         completed = 0
         with self._associated([build_context(MOVE)]) as link:
             for status, _ in link.send_c_move(wanted, self.own_title, MOVE, msg_id=message):
@@ -63,7 +65,7 @@ class DicomPeer:
                 completed = int(status.get("NumberOfCompletedSuboperations") or completed)
                 if code not in (0, *_PENDING):
                     raise PeerError(f"{self.title} answered C-MOVE with the status 0x{code:04X}")
-        came = len(list((folder / key_of(series.series_uid)).glob("*.dcm")))
+        came = len(list(target.glob("*.dcm")))
         if came == 0 or came < completed:
             raise PeerError(
                 f"{self.title} says that it sent {completed} image(s) of a prior, {came} came; it "

@@ -7,12 +7,14 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from medic_ad.errors import MedicADError
-from medic_ad.image import same_modality
+from medic_ad.errors import MedicADError, ReadError, is_passing
+from medic_ad.image import Image, same_modality
 from medic_ad.node.archive import Peer, Series
 from medic_ad.node.queue import key_of
+from medic_ad.readers.dicom_files import open_file
 from medic_ad.study import Study, read_study
 
+FRONTAL = {"AP", "PA"}  # projections of one view, PS3.3 C.8.1.2
 MOST_SERIES = 4  # of one earlier study that are fetched to find the one that fits
 
 
@@ -42,15 +44,52 @@ def study_with_priors(
             break
         for series in of_study:
             peer.fetch(series, folder, message)
-            path = folder / key_of(series.series_uid)
-            try:
-                study = read_study(images, [*chosen, path])
-            except MedicADError:  # its words name the patient's files; the report must not
-                notes.append(f"a series of {date} from the archive could not be compared")
-            else:
-                chosen.append(path)
+            fitting = _fitting(study.image, folder / key_of(series.series_uid))
+            compared = _compared(images, chosen, fitting)
+            if compared is not None:
+                study, chosen = compared
                 break
+            why = "could not be compared" if fitting else "has no image known to be of this view"
+            notes.append(f"a series of {date} from the archive {why}")
     return replace(study, notes=(*study.notes, *notes))
+
+
+def _fitting(image: Image, series: Path) -> list[Path]:
+    """What of a fetched series an image may be compared with, the best first.
+
+    Slices that have a place are a volume. An image without one, a radiograph, stands for itself;
+    a series may hold several, of which those of its view fit, and frontal ones beside each other.
+    """
+    if image.affine is not None:
+        return [series]
+    views = {path: _view(path) for path in sorted(series.glob("*.dcm"))}
+    own = image.source.view
+    same = [path for path, view in views.items() if view and view == own]
+    frontal = [path for path, view in views.items() if {view, own} == FRONTAL]
+    unknown = [path for path, view in views.items() if not view or not own]
+    return [*same, *frontal, *(unknown if len(views) == 1 else ())]
+
+
+def _view(path: Path) -> str | None:
+    try:
+        return str(open_file(path).header.get("ViewPosition") or "").strip() or None
+    except ReadError as error:
+        if is_passing(error):
+            raise
+        return None
+
+
+def _compared(
+    images: Path, chosen: list[Path], fitting: list[Path]
+) -> tuple[Study, list[Path]] | None:
+    """The study with the first prior more that can be compared, and all its priors."""
+    for path in fitting:
+        try:
+            return read_study(images, [*chosen, path]), [*chosen, path]
+        except MedicADError as error:  # its words name the patient's files; the report must not
+            if is_passing(error):
+                raise
+    return None
 
 
 def candidates(study: Study, found: list[Series]) -> Iterator[Series]:

@@ -51,8 +51,10 @@ _CLAIM = """
 UPDATE jobs SET state = 'running', attempts = attempts + 1, owner = :owner, started = :now
 WHERE id = (SELECT id FROM jobs WHERE state = 'waiting' AND due <= :now AND weights = :weights
             ORDER BY due, id LIMIT 1)
-RETURNING id, unit, revision, attempts, weights
+RETURNING id, unit, revision, attempts, weights, owner, started
 """
+# A lease: who took a job, and when. Attempts do not tell, since they start anew.
+_LEASED = "id = :id AND state = 'running' AND owner = :owner AND started = :started"
 
 
 def key_of(uid: str) -> str:
@@ -72,6 +74,8 @@ class Job:
     revision: int
     attempts: int
     weights: str
+    owner: int
+    started: float
 
     @property
     def message(self) -> int:
@@ -142,17 +146,16 @@ class Queue:
         """Mark as done, or as waiting where further instances came while it was read."""
         with self._change() as base:
             base.execute(
-                "UPDATE jobs SET state = iif(revision = ?, 'done', 'waiting'), finished = ?, "
-                "attempts = 0, sent = sent + ? WHERE id = ? AND state = 'running' AND attempts = ?",
-                (job.revision, time.time(), sent, job.id, job.attempts),
+                "UPDATE jobs SET state = iif(revision = :revision, 'done', 'waiting'), "
+                f"finished = :now, attempts = 0, sent = sent + :sent WHERE {_LEASED}",
+                {**asdict(job), "now": time.time(), "sent": sent},
             )
 
     def retry(self, job: Job, delay: float) -> None:
         with self._change() as base:
             base.execute(
-                "UPDATE jobs SET state = 'waiting', due = ? "
-                "WHERE id = ? AND state = 'running' AND attempts = ?",
-                (time.time() + delay, job.id, job.attempts),
+                f"UPDATE jobs SET state = 'waiting', due = :due WHERE {_LEASED}",
+                {**asdict(job), "due": time.time() + delay},
             )
 
     def bury(self, job: Job) -> None:
@@ -161,7 +164,7 @@ class Queue:
             base.execute(
                 "UPDATE jobs SET state = iif(revision = :revision, 'dead', 'waiting'), "
                 "attempts = iif(revision = :revision, attempts, 0), finished = :now "
-                "WHERE id = :id AND state = 'running' AND attempts = :attempts",
+                f"WHERE {_LEASED}",
                 {**asdict(job), "now": time.time()},
             )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     CTImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -37,7 +38,11 @@ IMAGES = (
     MRImageStorage,
     EnhancedMRImageStorage,
 )
+# A deflated data set can be of any size once it is read. Who has one must offer another syntax
+# too (PS3.5 10.1), so it is not taken.
+SYNTAXES = [uid for uid in ALL_TRANSFER_SYNTAXES if not UID(uid).is_deflated]
 SUCCESS, NO_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000  # PS3.4 B.2.3
+NOT_AUTHORISED = 0x0124  # PS3.7 annex C
 _NEEDED = ["SOPInstanceUID", "SeriesInstanceUID", "ImagePositionPatient"]
 
 
@@ -52,7 +57,7 @@ class Receiver:
         self.entity.maximum_associations = 64
         self.entity.add_supported_context(Verification)
         for sop_class in IMAGES:
-            self.entity.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
+            self.entity.add_supported_context(sop_class, SYNTAXES)
         self._networks = settings.networks
         self._server: ThreadedAssociationServer | None = None
 
@@ -112,21 +117,27 @@ class Receiver:
             return MISMATCH
         # Slices that have a place belong to a volume; any other image stands for itself.
         unit = key_of(series if "ImagePositionPatient" in header else uid)
+        asker = str(event.request.MoveOriginatorApplicationEntityTitle or "").strip()  # type: ignore[union-attr]
         try:
-            self._keep(event, content, unit, key_of(uid), key_of(series))
+            if asker == self.settings.title:
+                message = int(event.request.MoveOriginatorMessageID or 0)  # type: ignore[union-attr]
+                return self._keep_prior(self.store.fetched(message) / key_of(series), uid, content)
+            self._keep(unit, key_of(uid), content)
         except Exception as error:  # disk full, queue locked: the sender keeps the image
             log("instance refused: not stored", level=logging.ERROR, **failure(error))
             return NO_RESOURCES
         return SUCCESS
 
-    def _keep(self, event: Event, content: bytes, unit: str, key: str, series: str) -> None:
-        request = event.request
-        asker = str(request.MoveOriginatorApplicationEntityTitle or "").strip()  # type: ignore[union-attr]
-        if asker == self.settings.title:  # a prior, which a worker asked for by C-MOVE
-            message = int(request.MoveOriginatorMessageID or 0)  # type: ignore[union-attr]
-            put(self.store.fetched(message) / series / f"{key}.dcm", content)
-            return
-        path: Path = self.store.image(unit, key)
+    def _keep_prior(self, asked: Path, uid: str, content: bytes) -> int:
+        """A prior that a worker asks for by C-MOVE: it made the folder of the series for that."""
+        if not asked.is_dir():
+            log("instance refused: of no move under way", level=logging.WARNING)
+            return NOT_AUTHORISED
+        put(asked / f"{key_of(uid)}.dcm", content)
+        return SUCCESS
+
+    def _keep(self, unit: str, key: str, content: bytes) -> None:
+        path = self.store.image(unit, key)
         if not path.is_file():
             put(path, content)
         if self.queue.accept(key, unit, self.settings.settle):

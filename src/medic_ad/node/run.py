@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import multiprocessing
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from medic_ad.errors import NodeError
 from medic_ad.load import find_checkpoint, weights_sha256
+from medic_ad.node.lock import alone
 from medic_ad.node.logs import failure, log, start_logs
 from medic_ad.node.metrics import serve_metrics
 from medic_ad.node.peers import peer_of
@@ -47,23 +45,9 @@ def main(settings: NodeArguments) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     start_logs()
-    with _alone(settings.folder):
+    os.umask(0o077)  # whatever is written from here on may name a patient
+    with alone(settings.folder):
         Node(settings, weights).run(stop)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "node.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise NodeError(
-                f"{folder}: expected a folder of this node alone, came one that another node "
-                "uses; stop that one, or give another --folder."
-            ) from error
-        yield
 
 
 class Node:

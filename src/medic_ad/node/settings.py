@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from medic_ad.errors import NodeError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+SILENCE_SECONDS = 60.0  # within a handshake or a message over TLS, before the connection is ended
 PEER = "dicom://TITLE@HOST:PORT, dicoms:// with TLS, or the http(s) address of a DICOMweb service"
 
 
@@ -105,7 +108,7 @@ class NodeArguments:
         """TLS of the listening side; with `authorities` a caller must have a certificate too."""
         if self.certificate is None:
             return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = _LateHandshake(ssl.PROTOCOL_TLS_SERVER)
         self._load(context)
         if self.authorities is not None:
             context.verify_mode = ssl.CERT_REQUIRED
@@ -129,6 +132,18 @@ class NodeArguments:
                 f"expected PEM files for TLS, came ones that cannot be used ({error}); check "
                 "--certificate, --private-key and --authorities."
             ) from error
+
+
+class _LateHandshake(ssl.SSLContext):
+    """TLS whose handshake is done by the first read, in the connection's own thread.
+
+    pynetdicom wraps a connection in the thread that accepts all of them, where a caller who says
+    nothing would keep out all others.
+    """
+
+    def wrap_socket(self, sock: socket.socket, *args: Any, **options: Any) -> ssl.SSLSocket:
+        sock.settimeout(SILENCE_SECONDS)
+        return super().wrap_socket(sock, *args, **options, do_handshake_on_connect=False)
 
 
 def _words(text: str) -> tuple[str, ...]:

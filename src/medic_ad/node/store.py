@@ -2,7 +2,7 @@
 
 incoming/UNIT/INSTANCE.dcm      accepted images
 fetched/MESSAGE/SERIES/*.dcm    priors of a job under way
-results/JOB-REVISION/*.dcm      results, kept for `keep_days`
+results/UNIT-REVISION-WEIGHTS/  results, kept for `keep_days`
 dead/JOB/                       reason.json, and the images as links
 """
 
@@ -48,7 +48,8 @@ class Store:
         return self.root / "fetched" / str(message)
 
     def results(self, job: Job) -> Path:
-        return self.root / "results" / f"{job.id}-{job.revision}-{job.weights[:12]}"
+        """Where results lie, by the images and the weights that they follow from."""
+        return self.root / "results" / f"{job.unit}-{job.revision}-{job.weights}"
 
     def make_results(self, job: Job, write: Callable[[Path], object]) -> list[Path]:
         """The result files of a job: those of an earlier attempt, else written now, all or none."""

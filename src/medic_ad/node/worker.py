@@ -11,9 +11,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from medic_ad.dicom.write import write_dicom
-from medic_ad.errors import MedicADError
+from medic_ad.errors import MedicADError, is_passing
 from medic_ad.load import Model, load_model
 from medic_ad.node.archive import Peer, PeerError
+from medic_ad.node.lock import worker_of
 from medic_ad.node.logs import failure, log, start_logs
 from medic_ad.node.peers import peer_of
 from medic_ad.node.priors import study_with_priors
@@ -27,7 +28,7 @@ LONGEST_DELAY_SECONDS = 3600.0
 
 
 def work(settings: NodeArguments, weights: str, alive: Connection) -> None:
-    """Work until the main process closes the other end of a pipe, or is gone itself.
+    """Work until the main process closes the other end of a pipe.
 
     A pipe has no lock that a killed worker could take with it.
     """
@@ -35,14 +36,18 @@ def work(settings: NodeArguments, weights: str, alive: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     start_logs()
-    worker = Worker(settings, weights)
-    log("worker ready", worker=os.getpid())
-    wait = 0.0
-    while not alive.poll(wait):
-        job = worker.queue.claim(os.getpid())
-        if job is not None:
-            worker.do(job)
-        wait = IDLE_SECONDS if job is None else 0.0
+    with worker_of(settings.folder):
+        worker = Worker(settings, weights)
+        if worker.model.weights_sha256 != weights:
+            log("weights changed: start the node again", level=logging.ERROR)
+            return
+        log("worker ready", worker=os.getpid())
+        wait = 0.0
+        while not alive.poll(wait):
+            job = worker.queue.claim(os.getpid())
+            if job is not None:
+                worker.do(job)
+            wait = IDLE_SECONDS if job is None else 0.0
 
 
 class Worker:
@@ -66,7 +71,7 @@ class Worker:
             files = self._results(job)
             self.results.send(files)
         except MedicADError as error:
-            if isinstance(error.__cause__, (OSError, MemoryError)):  # a full disk is no bad input
+            if is_passing(error):  # a full disk is no bad input
                 self._again(job, error)
             else:
                 self._give_up(job, str(error), **failure(error))
@@ -89,14 +94,17 @@ class Worker:
 
     def _read(self, job: Job, folder: Path) -> None:
         self.store.forget(job)
-        study = study_with_priors(
-            self.store.unit(job.unit),
-            self.priors,
-            self.settings.most_priors,
-            self.store.fetched(job.message),
-            job.message,
-        )
-        write_dicom(read(study, self.model), folder)
+        try:
+            study = study_with_priors(
+                self.store.unit(job.unit),
+                self.priors,
+                self.settings.most_priors,
+                self.store.fetched(job.message),
+                job.message,
+            )
+            write_dicom(read(study, self.model), folder)
+        finally:  # its moves are over: the door takes no more of them
+            self.store.forget(job)
 
     def _again(self, job: Job, error: Exception) -> None:
         if job.attempts >= self.settings.attempts:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
@@ -22,10 +21,11 @@ from medic_ad.readers.dicom_files import (
     files_among,
     is_directory,
     open_file,
+    read_dataset,
     series_paths,
 )
 from medic_ad.readers.dicom_geometry import lone_affine, planes_of, projection_spacing, stack
-from medic_ad.readers.dicom_pixels import decode, kind_of
+from medic_ad.readers.dicom_pixels import check_samples, decode, kind_of
 from medic_ad.readers.dicom_window import choose_window
 
 MAX_WARNINGS = 3  # of the library, kept in the notes of an image
@@ -166,6 +166,7 @@ def _check_picture(file: DicomFile, first: Dataset) -> None:
             f"{file.path}: expected an image or a volume, came a tiled image ({kind_of(header)});"
             " export the region to read as one frame."
         )
+    check_samples(header, str(file.path))
     if (header.Rows, header.Columns) != (first.Rows, first.Columns):
         raise ReadError(
             f"{file.path}: expected {first.Rows} x {first.Columns} pixels like the other slices, "
@@ -194,7 +195,7 @@ def _assemble(path: Path, files: list[DicomFile], notes: list[str]) -> Image:
     mirror: float | None = None
     index = 0
     for number, file in enumerate(files):
-        decoded = decode(pydicom.dcmread(file.path, force=True), str(file.path))
+        decoded = decode(read_dataset(file.path), str(file.path))
         notes += decoded.notes
         rescales.update(decoded.rescales)
         mirror = decoded.mirror if number == 0 else mirror

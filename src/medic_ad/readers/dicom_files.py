@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from medic_ad.errors import ReadError
 from medic_ad.image import Source
 from medic_ad.readers.archive import MAX_ENTRIES, is_zip, unpacked
 from medic_ad.readers.common import cause
+
+MAX_INFLATED_BYTES = 2**28
+_CHUNK = 2**24
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,53 @@ def is_dicom(head: bytes) -> bool:
     return len(head) > 8 and (little or big)
 
 
+class _Limited(io.BufferedReader):
+    """A file whose deflated data set, which pydicom inflates in one piece, is not too large for it.
+
+    The rest of a file is asked for by a read without a size there, and nowhere else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.path = path
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is None or size < 0:
+            _check_inflated(data, self.path)
+        return data
+
+
+def _check_inflated(data: bytes, path: Path) -> None:
+    engine, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while data and total <= MAX_INFLATED_BYTES:
+        try:
+            total += len(engine.decompress(data, _CHUNK))
+        except zlib.error:  # pydicom comes upon it too
+            return
+        data = engine.unconsumed_tail
+    if total > MAX_INFLATED_BYTES:
+        raise ReadError(
+            f"{path}: expected at most {MAX_INFLATED_BYTES} bytes in a deflated data set, came "
+            "more; give the image in another transfer syntax."
+        )
+
+
+def read_dataset(path: Path, pixels: bool = True) -> Dataset:
+    """pydicom's `dcmread` of a file, with or without its pixel data.
+
+    Raises:
+        ReadError: a deflated data set is above the limit.
+    """
+    with _Limited(path) as file:
+        return pydicom.dcmread(file, stop_before_pixels=not pixels, force=True)
+
+
 def open_file(path: Path) -> DicomFile:
     try:
-        return DicomFile(path, pydicom.dcmread(path, stop_before_pixels=True, force=True))
+        return DicomFile(path, read_dataset(path, pixels=False))
+    except ReadError:
+        raise
     except Exception as error:  # damaged files make pydicom raise many kinds
         raise ReadError(
             f"{path}: expected a complete DICOM file, came one whose header cannot be read "

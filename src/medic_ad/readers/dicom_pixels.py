@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder, pix
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medic_ad.errors import ReadError
+from medic_ad.image import MAX_VOXELS
 from medic_ad.readers.common import cause, to_grey
 
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # Who decodes a compressed transfer syntax, by the start of its UID.
 _PACKAGES = (
     ("1.2.840.10008.1.2.4.5", "pylibjpeg-libjpeg"),  # JPEG
@@ -61,7 +63,7 @@ def decode(dataset: Dataset, name: str) -> Frames:
         ReadError: if there are no pixels, no decoder for them, or damaged ones.
     """
     notes: list[str] = []
-    if not any(keyword in dataset for keyword in _PIXELS):
+    if not any(keyword in dataset for keyword in PIXELS):
         raise ReadError(
             f"{name}: expected a DICOM image, came {kind_of(dataset)} whose pixel data are "
             "missing or cut off; copy or export it again."
@@ -101,6 +103,21 @@ def decode(dataset: Dataset, name: str) -> Frames:
     if dataset.get("BurnedInAnnotation") == "YES":
         notes.append("annotation burned into the pixels")
     return Frames(pixels, mirror, tuple(rescales), tuple(notes))
+
+
+def check_samples(dataset: Dataset, name: str) -> None:
+    """Refuse what would be too large once decoded, by its header.
+
+    Raises:
+        ReadError: if frames x rows x columns x samples are more than `MAX_VOXELS`.
+    """
+    keywords = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel")
+    sizes = [int(dataset.get(keyword) or 1) for keyword in keywords]
+    if math.prod(sizes) > MAX_VOXELS:
+        raise ReadError(
+            f"{name}: expected at most {MAX_VOXELS} values in all frames, came "
+            f"{' x '.join(map(str, sizes))}; give a part of the frames."
+        )
 
 
 def kind_of(dataset: Dataset) -> str:

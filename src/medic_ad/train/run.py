@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import IterableDataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from medic_ad import __version__
@@ -55,8 +56,17 @@ class StageArguments:
         metadata={"help": "share of the draws per source; the others share the rest by size"},
     )
     exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
+    cpu_seconds: float = field(
+        default=0.0,
+        metadata={"help": "processor seconds that end training before its steps do; 0 for none"},
+    )
 
     def __post_init__(self) -> None:
+        if self.cpu_seconds and self.workers:
+            raise DataError(
+                f"expected --workers 0 with --cpu-seconds, got {self.workers}: the time of workers "
+                "is not counted; correct one of them"
+            )
         for name in ("steps", "batch", "learning_rate", "save_steps"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -104,6 +114,37 @@ class Stage(nn.Module):
     def load_state_dict(self, state_dict, *args, **kwargs):
         again = {k: state_dict[n] for k, n in self._tied().items() if n in state_dict}
         return super().load_state_dict({**state_dict, **again}, *args, **kwargs)
+
+
+def rate(share: float, peak: float) -> float:
+    """Learning rate at this share of a budget: warm-up over a twentieth, then cosine."""
+    if share < 0.05:
+        return peak * max(share, 1e-3) / 0.05
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.05) / 0.95)))
+
+
+class Budget(TrainerCallback):
+    """Ends training before this process has computed for longer; the rate falls until then.
+
+    Args:
+        seconds: of all threads of this process, in which batches are drawn, too.
+        peak: of the learning rate.
+    """
+
+    def __init__(self, seconds: float, peak: float) -> None:
+        self.seconds, self.peak = seconds, peak
+        self.start = self.last = time.process_time()
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **_):
+        spent = time.process_time() - self.start
+        for group in optimizer.param_groups:
+            group["lr"] = rate(spent / self.seconds, self.peak)
+
+    def on_step_end(self, args, state, control, **_):
+        now = time.process_time()
+        if now + (now - self.last) - self.start >= self.seconds:  # no room for another step
+            control.should_training_stop = True
+        self.last = now
 
 
 class StageTrainer(Trainer):
@@ -250,10 +291,14 @@ def fit(
         train_dataset=draws,
         data_collator=lambda rows: rows[0],
     )
+    if arguments.cpu_seconds:
+        trainer.add_callback(Budget(arguments.cpu_seconds, arguments.learning_rate))
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     draws.start = int(last.rsplit("-", 1)[1]) if last else 0
     arrange(stage, torch.channels_last)  # checkpoints stay contiguous
+    before_cpu = time.process_time()
     result = trainer.train(resume_from_checkpoint=last)
+    cpu_seconds = time.process_time() - before_cpu
     arrange(stage, torch.contiguous_format)
     after = hash_tensors(frozen)
     changed = [n for n in before if before[n] != after[n]]
@@ -273,7 +318,9 @@ def fit(
             "sha256_after": digest(after),
         },
         "final_loss": result.training_loss,
+        "steps": trainer.state.global_step,
         "seconds": round(result.metrics["train_runtime"], 1),
+        "cpu_seconds": round(cpu_seconds, 2),
         "threads": torch.get_num_threads(),
         "device": str(trainer.args.device),
         **facts,

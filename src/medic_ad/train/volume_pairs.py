@@ -164,7 +164,7 @@ def render_volume_pairs(
     """Make `studies` of each volume of a table whose lesions are known, or load them from `cache`.
 
     Raises:
-        DataError: the table has no such volume.
+        DataError: the table has no such volume, or the registration refuses all studies.
     """
     volumes: dict[str, Sample] = {}
     for s in samples:
@@ -182,7 +182,13 @@ def render_volume_pairs(
         jobs = [(first, side, studies, seed + k) for k, first in enumerate(volumes.values())]
         with ProcessPoolExecutor(workers) as pool:
             made = list(track(pool.map(_host, jobs), "making studies", total=len(jobs)))
-        columns = zip(*(row for rows in made for row in rows), strict=True)
+        rows = [row for found in made for row in found]
+        if not rows:
+            raise DataError(
+                f"expected made studies whose dates can be aligned, but the registration refused "
+                f"all {studies * len(jobs)} of {len(jobs)} volumes; leave --volumes out"
+            )
+        columns = zip(*rows, strict=True)
         arrays = {name: np.stack(column) for name, column in zip(ARRAYS, columns, strict=True)}
         cache.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")

@@ -67,12 +67,10 @@ def batch_of(
     return scan_batch(rows, generator)["image"]
 
 
-def make(arguments: StageArguments, language_steps: int) -> Path:
+def make(arguments: StageArguments) -> Path:
     """Train the base into `arguments.out`: a fresh network of `arguments.model`'s size.
 
-    Args:
-        arguments: `steps` are those of the tower.
-        language_steps: of the language model.
+    The tower and then the language model have the budget of `arguments` each.
     """
     torch.manual_seed(arguments.seed)
     sized, _ = load_checkpoint(find_checkpoint(arguments.model))
@@ -102,18 +100,18 @@ def make(arguments: StageArguments, language_steps: int) -> Path:
         merged = (grid // config.vision_config.spatial_merge_size) ** 2
         return {**out, "merged": merged, "seed": int(rng.integers(2**62))}
 
-    def part(name: str, steps: int) -> StageArguments:
-        return dataclasses.replace(arguments, out=f"{arguments.out}/{name}", steps=steps)
+    def part(name: str) -> StageArguments:
+        return dataclasses.replace(arguments, out=f"{arguments.out}/{name}")
 
     freeze(model, ("model.visual",))
-    vision = part("vision", arguments.steps)
+    vision = part("vision")
     fit(Reconstruction(model, processor), model, Draws(images, arguments.seed), vision, "vision")
     freeze(model, ("model.language_model", "model.visual.merger", "lm_head"))
-    language = part("language", language_steps)
+    language = part("language")
     draws = Draws(texts, arguments.seed + 1)
     fit(LanguagePretraining(model, processor), model, draws, language, "language")
     for name in ("vision", "language"):
-        shutil.rmtree(f"{arguments.out}/{name}/checkpoints")  # to resume from, and large
+        shutil.rmtree(f"{arguments.out}/{name}/checkpoints", ignore_errors=True)  # large
     return finish(
         model, processor, dataclasses.replace(arguments, model=f"{arguments.out}/language")
     )

@@ -14,6 +14,7 @@ from medic_ad.look import BATCH, Look, look
 from medic_ad.train.losses import IGNORED, answer_labels
 from medic_ad.words import CHANGE_LABELS
 
+Judged = dict[str, tuple[float, int]]  # figure -> value, and of how many images or pairs
 FIXED = 0.5  # threshold of the heatmap, the same for all rows
 QUESTION, ANSWERS = "Is there an anomaly?", ("No.", "Yes.")
 
@@ -53,7 +54,7 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 @torch.inference_mode()
-def scans(model: Model, seen: Validation, heatmap: bool) -> dict[str, float]:
+def scans(model: Model, seen: Validation, heatmap: bool) -> Judged:
     """Figures of stage 1, or of stage 3 on it, of lesions against their inpainted twins and shams.
 
     Half of the images fit how score and heatmap are joined; the other half is judged.
@@ -77,29 +78,29 @@ def scans(model: Model, seen: Validation, heatmap: bool) -> dict[str, float]:
     pixels = list(found["heat" if heatmap else "map"][shown])
     masks = list(seen.masks[shown])
     pixel = metrics.PixelCounts(pixels, masks).auroc(np.ones(len(masks)))
-    labels = seen.labels[judged]
+    labels, n, n_shown = seen.labels[judged], int(judged.sum()), int(shown.sum())
     if not heatmap:
         return {
-            "image AUROC": auroc(found["logit"][judged], labels),
-            "pixel AUROC of the map": pixel,
-            "AUROC of the text's yes or no": auroc(found["answer"][judged], labels),
+            "image AUROC": (auroc(found["logit"][judged], labels), n),
+            "pixel AUROC of the map": (pixel, n_shown),
+            "AUROC of the text's yes or no": (auroc(found["answer"][judged], labels), n),
         }
     both = np.column_stack([found["logit"], found["evidence"]])
     one, two, _ = platt(both[~judged], seen.labels[~judged])
     dices = [metrics.dice(h >= FIXED, m) for h, m in zip(pixels, masks, strict=True)]
     return {
-        "image AUROC, joined with the heatmap": auroc(both[judged] @ [one, two], labels),
-        "pixel AUROC of the heatmap": pixel,
-        f"mean Dice at {FIXED}": float(np.mean(dices)),
+        "image AUROC, joined with the heatmap": (auroc(both[judged] @ [one, two], labels), n),
+        "pixel AUROC of the heatmap": (pixel, n_shown),
+        f"mean Dice at {FIXED}": (float(np.mean(dices)), n_shown),
         "heatmap that stays with a lesion-free <Ano>": kept_share(model, seen, judged),
     }
 
 
 @torch.inference_mode()
-def kept_share(model: Model, seen: Validation, judged: np.ndarray) -> float:
-    """Mean heatmap inside lesions with the `<Ano>` of the inpainted twin, over that with their own.
+def kept_share(model: Model, seen: Validation, judged: np.ndarray) -> tuple[float, int]:
+    """Mean heatmap inside lesions with the `<Ano>` of the twin, over that with their own; and n.
 
-    `validation` puts the lesions first, their shams and their twins after them.
+    One batch tells. `validation` puts the lesions first, their shams and their twins after them.
     """
     lesions = np.flatnonzero(seen.masks.any((1, 2)))
     n = len(lesions) // 2  # as they are, and as shams
@@ -116,12 +117,17 @@ def kept_share(model: Model, seen: Validation, judged: np.ndarray) -> float:
         )
     ).sigmoid()
     inside = torch.from_numpy(seen.masks[chosen])
-    return float(swapped.cpu()[inside].mean() / own.heatmaps.cpu()[inside].mean())
+    share = swapped.cpu()[inside].mean() / own.heatmaps.cpu()[inside].mean()
+    return float(share), len(chosen)
 
 
 @torch.inference_mode()
-def pairs(model: Model, batch: dict) -> dict[str, float]:
-    """Figures of stage 2 on pairs of `pair_batch`, in the order given and exchanged."""
+def pairs(model: Model, batch: dict) -> Judged:
+    """Figures of stage 2 in the order given and exchanged.
+
+    Args:
+        batch: `image` and `followup` `(n, S, S)`, and `change` of each.
+    """
     said, exchanged, told = [], [], []
     for first, second in zip(
         batch["image"].split(BATCH // 2), batch["followup"].split(BATCH // 2), strict=True
@@ -142,8 +148,9 @@ def pairs(model: Model, batch: dict) -> dict[str, float]:
         told += torch.stack(losses, 1).argmin(1).tolist()
     truth = np.array([CHANGE_LABELS.index(c) for c in batch["change"]])
     inverse = len(CHANGE_LABELS) - 1 - np.array(exchanged)  # worse and better change places
-    return {
-        "accuracy of the change": float((np.array(said) == truth).mean()),
-        "swap consistency": float((np.array(said) == inverse).mean()),
-        "accuracy of the text": float((np.array(told) == truth).mean()),
+    right = {
+        "accuracy of the change": np.array(said) == truth,
+        "swap consistency": np.array(said) == inverse,
+        "accuracy of the text": np.array(told) == truth,
     }
+    return {name: (float(hit.mean()), len(truth)) for name, hit in right.items()}

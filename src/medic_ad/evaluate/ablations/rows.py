@@ -19,8 +19,8 @@ class Row:
 
     Attributes:
         name: in the table.
-        stage: what is trained: "detect", "compare" or "explain"; the last two on stage 1 of the
-            reference with the same seed.
+        stage: what is trained: "detect", "compare" or "explain"; the last two on the reference of
+            the stage before (`BEFORE`) with the same seed.
         against: the row of the same stage that it differs from by one thing; itself for a
             reference.
         vary: the change of the network.
@@ -39,6 +39,7 @@ class Row:
 
 
 DETECT, COMPARE, EXPLAIN = "stage 1", "stage 2", "stage 3"  # the references
+BEFORE = {"compare": DETECT, "explain": COMPARE}  # what a stage is trained on
 UNHINTED, PIXEL = "16 tokens, no hints", "language, image and pixel loss"
 UNSWAPPED = "stage 3, no twin's <Ano> in training"
 ROWS = (
@@ -85,8 +86,8 @@ PARTS = {  # title -> reference rows that open it, and a note
     ),
     "Stage 3": (
         (EXPLAIN, UNSWAPPED),
-        "On stage 1 of the same seed, frozen. What punishes a map that ignores its <Ano> would "
-        "punish one that sees none for every lesion: that row goes without it, beside one with "
-        "<Ano> that does.",
+        "On stages 1 and 2 of the same seed, frozen. What punishes a map that ignores its <Ano> "
+        "would punish one that sees none for every lesion: that row goes without it, beside one "
+        "with <Ano> that does.",
     ),
 }

@@ -19,7 +19,7 @@ SLICES = 60
 def measure(context: Context) -> Part:
     """Both checks on evenly spaced test slices."""
     twins = cheng_twins(context)
-    index = np.unique(np.linspace(0, len(twins.samples) - 1, SLICES).astype(int))
+    index = np.unique(np.linspace(0, len(twins.groups) - 1, SLICES).astype(int))
     masks = list(twins.mask[index])
 
     def make() -> dict[str, np.ndarray]:

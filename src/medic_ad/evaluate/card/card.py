@@ -26,10 +26,9 @@ from medic_ad.evaluate.card import (
 from medic_ad.evaluate.card.material import CHENG, samples_of
 from medic_ad.evaluate.markdown import fragment, insert, refuse_without_markers
 from medic_ad.evaluate.record import provenance, without_nan
+from medic_ad.evaluate.seen import seen_patients
 from medic_ad.evaluate.store import Context, Part, Store
 from medic_ad.load import load_model
-from medic_ad.models import MODELS
-from medic_ad.train.run import patients
 
 PARTS: dict[str, Callable[[Context], Part]] = {
     "localise": localise.measure,
@@ -61,25 +60,6 @@ class CardArguments:
     read_pairs: int = field(default=60, metadata={"help": "of them, read as files in both orders"})
 
 
-def seen_patients(model: str, root: Path) -> dict[str, str]:
-    """What these weights know of each MS patient, from the records beside them."""
-    folder = MODELS[model].path if model in MODELS else Path(model)
-    samples = samples_of(root, flair.NAME)
-    trained, fitted = set[str](), set[str]()
-    for path in sorted(folder.glob("*.run.json")):
-        record, calibrates = json.loads(path.read_text()), path.name == "calibrate.run.json"
-        standing = [s for s in samples if s.split == ("val" if calibrates else "train")]
-        left_out = record["arguments"].get("exclude", "").split(",")
-        # a record that names no patients is of the set's standing split
-        of_record = record.get("patients", set(patients(standing)) - set(left_out))
-        (fitted if calibrates else trained).update(of_record)
-    out = {}
-    for patient in patients(samples):
-        used = "used for calibration" if patient in fitted else "not seen"
-        out[patient] = "seen in training" if patient in trained else used
-    return out
-
-
 def main(arguments: CardArguments) -> dict[str, Any]:
     """Measure every part and write `card.json`, `card.md` and the figures of the model card.
 
@@ -99,7 +79,7 @@ def main(arguments: CardArguments) -> dict[str, Any]:
         pairs=arguments.pairs,
         read_pairs=arguments.read_pairs,
         unet=Path(arguments.unet) if arguments.unet else None,
-        seen=seen_patients(arguments.model, root),
+        seen=seen_patients(arguments.model, samples_of(root, flair.NAME)),
     )
     parts, seconds = {}, {}
     for name, measure in PARTS.items():
@@ -110,7 +90,7 @@ def main(arguments: CardArguments) -> dict[str, Any]:
     example = samples_of(root, CHENG, "test")[0].image
     timing = speed.measure_speed(arguments.model, example)
     result = {
-        "provenance": provenance(context, arguments),
+        "provenance": provenance(context.model, arguments),
         "seconds": seconds,
         "parts": {name: dataclasses.asdict(part) for name, part in parts.items()},
         "speed": timing,

@@ -9,8 +9,8 @@ from PIL import Image as Pillow
 
 from medic_ad.evaluate.bars import bar
 from medic_ad.evaluate.bootstrap import Figure, Resampling
-from medic_ad.evaluate.card.material import CHENG, CLUSTER
-from medic_ad.evaluate.card.pairs import Pairs, held_out_pairs
+from medic_ad.evaluate.card.material import CHENG, CLUSTER, held_out_pairs
+from medic_ad.evaluate.made_pairs import Pairs
 from medic_ad.evaluate.metrics import PixelCounts, macro_f1
 from medic_ad.evaluate.pairs import compare_images, inverse_of
 from medic_ad.evaluate.predict import as_image
@@ -101,12 +101,14 @@ def measure(context: Context) -> Part:
     figures += map_figures(pairs, seen["map"], sampling)
     count = len(both["ahead"])
     reading = context.resampling(pairs.group[:count].tolist(), CLUSTER, split)
-    inverted = inverse_of(both["ahead"]) == both["back"]
+    # what neither order compares says nothing of exchange; what one of them does has failed
+    neither = ~(np.isin(both["ahead"], CHANGE_LABELS) | np.isin(both["back"], CHANGE_LABELS))
+    inverted = np.where(neither, np.nan, inverse_of(both["ahead"]) == both["back"])
     figures += [
         reading.mean("files exchanged: label inverted", inverted, aim="= 100 %"),
         reading.mean(
             "files exchanged: scores exchanged to the last bit",
-            both["exact"],
+            np.where(neither, np.nan, both["exact"]),
         ),
         reading.mean(
             "3-class accuracy through `read`",
@@ -120,6 +122,7 @@ def measure(context: Context) -> Part:
         "inpainting as in no training; half of the lesions are another test slice's. Each date "
         "is moved, turned, relit and given noise on its own, then registered as `read` does it. "
         f"Growth is of area. {refused:.1%} were refused as not comparable and count as wrong.",
-        f"{count} pairs were written as PNG files and read in both orders.",
+        f"{count} pairs were written as PNG files and read in both orders; {int(neither.sum())} of "
+        "them, which neither order can compare, are left out of the exchange.",
     ]
     return Part("Compare, pairs with known change", notes, figures)

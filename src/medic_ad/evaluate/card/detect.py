@@ -18,7 +18,7 @@ KINDS = ("image", "sham", "clean")  # the first two are abnormal
 def measure(context: Context) -> Part:
     """Source-matched detection on the tumour test slices."""
     twins, seen = cheng_twins(context), heatmaps_of(context)
-    n, calibration = len(twins.samples), context.model.network.calibration
+    n, calibration = len(twins.groups), context.model.network.calibration
     entry = np.concatenate([seen[f"{k}_entry"] for k in KINDS])
     s = Scores(
         scores=np.concatenate([seen[f"{k}_score"] for k in KINDS]),

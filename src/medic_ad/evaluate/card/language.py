@@ -18,7 +18,7 @@ NORMAL_STEP = 2  # every second inpainted slice is read; generating text takes m
 def measure(context: Context) -> Part:
     """Place and decision in words against the computed ones."""
     twins = cheng_twins(context)
-    normal = np.arange(0, len(twins.samples), NORMAL_STEP)
+    normal = np.arange(0, len(twins.groups), NORMAL_STEP)
     key = digest(context.seed, twins.image.shape, int(twins.clean.sum(dtype=np.int64)))
     stacks = {"abnormal": twins.image, "normal": twins.clean[normal]}
     seen = {}

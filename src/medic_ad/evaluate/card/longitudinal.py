@@ -12,6 +12,7 @@ from medic_ad.change import CHANGED
 from medic_ad.data.sample import Sample
 from medic_ad.evaluate.bootstrap import Figure
 from medic_ad.evaluate.card.material import samples_of
+from medic_ad.evaluate.change_baselines import maps_of
 from medic_ad.evaluate.metrics import PixelCounts
 from medic_ad.evaluate.pairs import compare_images
 from medic_ad.evaluate.regions import FreeResponse
@@ -20,27 +21,8 @@ from medic_ad.readers import read_image
 
 NAME = "ms_longitudinal"
 BRAIN = "brainmask.nii.gz"
-OURS, SUBTRACTION, GREY, PRODUCT = (
-    "nano",
-    "normalised subtraction",
-    "follow-up intensity",
-    "subtraction x intensity",
-)
+OURS = "nano"
 SHARES = (0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001)  # of the brain, drawn
-
-
-def normalised(pixels: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Zero mean and unit spread within the brain."""
-    inside = pixels[brain]
-    return (pixels - inside.mean()) / max(float(inside.std()), 1e-6)
-
-
-def baselines(prior: np.ndarray, current: np.ndarray, brain: np.ndarray) -> dict[str, np.ndarray]:
-    """Maps that need no model, on the common grid that the data set publishes."""
-    first, second = normalised(prior, brain), normalised(current, brain)
-    difference = np.abs(second - first)
-    low = second[brain].min()
-    return {SUBTRACTION: difference, GREY: second, PRODUCT: difference * (second - low)}
 
 
 def compare_patient(context: Context, sample: Sample) -> dict[str, np.ndarray]:
@@ -78,7 +60,7 @@ def measure(context: Context) -> Part:
     """Voxel AUROC and AP of |change map| inside the brain and F1 of its lesions, by patient."""
     samples = samples_of(context.root, NAME)
     patients = sorted({str(s.patient) for s in samples})
-    maps: dict[str, list[np.ndarray]] = {k: [] for k in (OURS, SUBTRACTION, GREY, PRODUCT)}
+    maps: dict[str, list[np.ndarray]] = {OURS: []}
     masks, brains, said = [], [], []
     for patient in patients:
         sample = next(s for s in samples if s.patient == patient)
@@ -101,8 +83,8 @@ def measure(context: Context) -> Part:
         inside = brain[box] > 0.5
         brains.append(inside)
         masks.append((mask[box] > 0.5) & inside)
-        for name, values in baselines(prior[box], current[box], inside).items():
-            maps[name].append(values)
+        for name, values in maps_of(prior[box], current[box], inside).items():
+            maps.setdefault(name, []).append(values)
         maps[OURS].append(np.abs(np.nan_to_num(seen["map"][box])))
         gate = "in scope" if bool(seen["in_scope"]) else "out of scope for `read`"
         changed = int(masks[-1].sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import numpy as np
 from medic_ad.data.registry import SETS
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.evaluate.bars import bar
+from medic_ad.evaluate.made_pairs import Pairs, draw
 from medic_ad.evaluate.store import Context, digest
-from medic_ad.evaluate.twins import MADE_WITH, edited, repaired, sham_repaired
+from medic_ad.evaluate.twins import MADE_WITH, Twins, make_twins
 from medic_ad.readers import read_image
 
 CHENG = "brain_tumour_cheng"
@@ -44,41 +44,22 @@ def samples_of(root: Path, name: str, split: str | None = None) -> list[Sample]:
     return found
 
 
-@dataclass(frozen=True)
-class Twins:
-    """Lesion slices of one size, each beside its inpainted twin and its sham.
-
-    Attributes:
-        samples: the `n` samples.
-        image, clean, sham: `(n, H, W)` uint8, grey values of the file.
-        mask: `(n, H, W)` bool.
-    """
-
-    samples: list[Sample]
-    image: np.ndarray
-    clean: np.ndarray
-    sham: np.ndarray
-    mask: np.ndarray
-
-    @property
-    def groups(self) -> list[str]:
-        return [s.group for s in self.samples]
-
-
 def cheng_twins(context: Context, split: str = "test") -> Twins:
     """The tumour slices of a split with their twins."""
     samples = samples_of(context.root, CHENG, split)
 
     def make() -> dict[str, np.ndarray]:
-        rows = []
-        for k, sample in enumerate(bar(samples, f"inpainting {split} slices")):
-            pixels = read_image(sample.image).pixels
-            mask = read_image(str(sample.mask)).pixels > 0
-            rng = np.random.default_rng((context.seed, k))
-            edits = (partial(f, lesion_mask=mask, rng=rng) for f in (repaired, sham_repaired))
-            rows.append((pixels.astype(np.uint8), *(edited(pixels, edit) for edit in edits), mask))
-        stacked = (np.stack(column) for column in zip(*rows, strict=True))
-        return dict(zip(("image", "clean", "sham", "mask"), stacked, strict=True))
+        read = [(read_image(s.image).pixels, read_image(str(s.mask)).pixels > 0) for s in samples]
+        return make_twins(read, context.seed, f"inpainting {split} slices")
 
     key = digest(MADE_WITH, context.seed, [s.image for s in samples])
-    return Twins(samples, **context.store.material(f"twins-{split}", key, make))
+    arrays = context.store.material(f"twins-{split}", key, make)
+    return Twins([s.group for s in samples], **arrays)
+
+
+def held_out_pairs(context: Context) -> Pairs:
+    """The pairs of the card."""
+    twins = cheng_twins(context)
+    key = digest(MADE_WITH, context.seed, context.pairs, int(twins.clean.sum(dtype=np.int64)))
+    make = partial(draw, twins, context.pairs, context.seed)
+    return Pairs(**context.store.material("pairs", key, make))

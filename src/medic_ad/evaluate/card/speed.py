@@ -21,17 +21,7 @@ from medic_ad.study import read_study
 NEW_PROCESSES = 5
 IN_PROCESS = 20
 WARM_UP = 2
-# A process starts with the peak of the one it was started from, and this one has read much: a small
-# one stands between, runs the command and says its seconds and its peak.
-WATCH = """
-import os, subprocess, sys, time
-start = time.perf_counter()
-child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
-_, status, usage = os.wait4(child.pid, 0)
-child.returncode = os.waitstatus_to_exitcode(status)
-print(time.perf_counter() - start, usage.ru_maxrss)
-sys.exit(child.returncode)
-"""
+WATCH = Path(__file__).with_name("watch.py")
 
 
 def new_process(model: str, image: Path) -> tuple[float, float]:
@@ -47,7 +37,7 @@ def watched(command: list[str], name: str) -> tuple[float, float]:
         MedicADError: it failed; `name` says what it is.
     """
     run = subprocess.run(
-        [sys.executable, "-c", WATCH, *command], capture_output=True, text=True, check=False
+        [sys.executable, str(WATCH), *command], capture_output=True, text=True, check=False
     )
     if run.returncode:
         raise MedicADError(f"expected `{name}` to finish, but: {run.stderr[-300:]}")

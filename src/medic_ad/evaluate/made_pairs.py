@@ -13,10 +13,9 @@ import numpy as np
 from medic_ad.data.blend import TEST_BLENDS, box_of
 from medic_ad.data.head import draw_place
 from medic_ad.data.synthetic import nuisance, rescale_lesion, transplant
+from medic_ad.errors import DataError
 from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.card.material import Twins, cheng_twins
-from medic_ad.evaluate.store import Context, digest
-from medic_ad.evaluate.twins import MADE_WITH, repaired
+from medic_ad.evaluate.twins import Twins, repaired
 from medic_ad.words import CHANGE_LABELS
 
 BLEND = TEST_BLENDS[0]
@@ -118,14 +117,24 @@ def dates(
 
 
 def draw(twins: Twins, n: int, seed: int) -> dict[str, np.ndarray]:
-    """Arrays of `Pairs`; every slice is a host once before any is a second time."""
+    """Arrays of `Pairs`; every slice is a host once before any is a second time.
+
+    Raises:
+        DataError: lesions have no room to grow in these slices.
+    """
     rng = np.random.default_rng(seed)
-    order = np.concatenate([rng.permutation(len(twins.samples)) for _ in range(n)])
-    hosts, rows = iter(order), []
+    order = np.concatenate([rng.permutation(len(twins.groups)) for _ in range(n)])
+    hosts = iter(order)
+    rows: list[tuple] = []
     for change, kind, factor in bar(plan(n, rng), "making pairs of dates"):
         made = None
         while made is None:
-            i = int(next(hosts))
+            i = int(next(hosts, -1))
+            if i < 0:
+                raise DataError(
+                    f"expected slices whose lesions have room to grow, got {len(twins.groups)} "
+                    f"that gave {len(rows)} of {n} pairs; give more slices, or ask for fewer pairs"
+                )
             made = dates(twins, i, kind, factor, rng)
         small, large, m_small, m_large = made
         ahead = change != "better"
@@ -139,12 +148,3 @@ def draw(twins: Twins, n: int, seed: int) -> dict[str, np.ndarray]:
         rows.append((*grey, moved[0], moved[1], change, kind, twins.groups[i]))
     names = ("first", "second", "more", "less", "change", "kind", "group")
     return {k: np.array(v) for k, v in zip(names, zip(*rows, strict=True), strict=True)}
-
-
-def held_out_pairs(context: Context) -> Pairs:
-    """The pairs of the card."""
-    twins = cheng_twins(context)
-    key = digest(MADE_WITH, context.seed, context.pairs, int(twins.clean.sum(dtype=np.int64)))
-    return Pairs(
-        **context.store.material("pairs", key, lambda: draw(twins, context.pairs, context.seed))
-    )

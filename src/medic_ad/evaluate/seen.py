@@ -1,0 +1,38 @@
+"""Evaluation: what some weights know of patients, from the records of training beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from medic_ad.data.sample import Sample
+from medic_ad.models import MODELS
+from medic_ad.train.run import patients
+
+TRAINED, FITTED, UNSEEN = "seen in training", "used for calibration", "not seen"
+NO_RECORD = "not known, the weights come without records"
+
+
+def seen_patients(model: str, samples: Sequence[Sample]) -> dict[str, str]:
+    """Patient -> one of the words above.
+
+    Args:
+        model: name of a model, or its folder.
+        samples: of the patients, with the splits that stand; a record that names no patients is of
+            these.
+    """
+    folder = MODELS[model].path if model in MODELS else Path(model)
+    records = sorted(folder.glob("*.run.json"))
+    trained, fitted = set[str](), set[str]()
+    for path in records:
+        record, calibrates = json.loads(path.read_text()), path.name == "calibrate.run.json"
+        standing = [s for s in samples if s.split == ("val" if calibrates else "train")]
+        left_out = record["arguments"].get("exclude", "").split(",")
+        of_record = record.get("patients", set(patients(standing)) - set(left_out))
+        (fitted if calibrates else trained).update(of_record)
+    out = {}
+    for patient in patients(samples):
+        used = FITTED if patient in fitted else UNSEEN if records else NO_RECORD
+        out[patient] = TRAINED if patient in trained else used
+    return out

@@ -1,0 +1,71 @@
+"""What kept predictions depend on: derived from the imports, so that no file can be forgotten."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medic_ad.evaluate import sources, store
+
+
+def test_all_that_the_road_loads_is_among_the_files() -> None:
+    """Held against what Python itself imports for the road."""
+    code = "import sys, medic_ad.road; sys.stdout.write('\\n'.join(m for m in sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in run.stdout.split() if name.split(".")[0] == "medic_ad"}
+    found = set(sources.reachable("medic_ad.road"))
+    packages = {sources.PACKAGE / "readers/__init__.py", sources.PACKAGE / "__init__.py"}
+    for name in loaded:
+        path = sources.file_of(name)
+        assert path in found or (path is not None and path.name == "__init__.py"), name
+    assert len(loaded) > 30 and packages <= found
+    named = {"words", "load", "study", "look", "processor"}
+    assert named <= {path.stem for path in found}
+    assert not any("node" in path.parts or path.stem == "cli" for path in found)
+
+
+def test_a_changed_file_changes_the_code_of_what_imports_it(tmp_path: Path, monkeypatch) -> None:
+    package = tmp_path / "medic_ad"
+    (package / "deep").mkdir(parents=True)
+    for name, text in {
+        "top": "def f():\n    from medic_ad.deep.low import x\n",
+        "deep/low": "x = 1\n",
+        "other": "y = 1\n",
+        "typed": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import medic_ad.other\n",
+    }.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.setattr(sources, "PACKAGE", package)
+    top, other, typed = (store.code(f"medic_ad.{n}") for n in ("top", "other", "typed"))
+    (package / "deep/low.py").write_text("x = 2\n")
+    assert store.code("medic_ad.top") != top and store.code("medic_ad.other") == other
+    (package / "other.py").write_text("y = 2\n")
+    assert store.code("medic_ad.other") != other and store.code("medic_ad.typed") == typed
+
+
+@pytest.mark.parametrize("kind", ["predictions", "material", "parts"])
+def test_what_another_version_of_the_maker_made_is_not_used(kind, tmp_path, monkeypatch) -> None:
+    kept, made = store.Store(tmp_path, "test"), []
+
+    def make(n: int) -> dict[str, np.ndarray]:
+        made.append(n)
+        return {"n": np.array(n)}
+
+    def ask() -> None:
+        if kind == "predictions":
+            kept.predictions("a" * 64, "x", "key", partial(make, 1))
+        elif kind == "material":
+            kept.material("x", "key", partial(make, 1))
+        else:
+            kept.parts("a" * 64, "x", {"key": partial(make, 1)})
+
+    ask()
+    ask()
+    assert made == [1]
+    monkeypatch.setattr(store, "source_of", lambda make: "another text")
+    ask()
+    assert made == [1, 1]
