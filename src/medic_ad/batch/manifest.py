@@ -80,10 +80,7 @@ def studies_at(inputs: str, modality: str | None, body_part: str | None) -> pa.T
     Raises:
         BatchError: no such input, or a table that does not fit.
     """
-    if inputs.endswith(".parquet"):
-        table = _manifest(inputs)
-    else:
-        table = _listed(inputs)
+    table = _manifest(inputs) if inputs.endswith(".parquet") else _listed(inputs)
     if not len(table):
         raise BatchError(f"expected studies in {inputs}, found none; give another path.")
     for name, value in (("modality", modality), ("body_part", body_part)):
