@@ -93,10 +93,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch
     assert not list((tmp_path / "out").rglob(".*"))
     kept = first.stat().st_mtime_ns
     seen: list[tuple[int, int]] = []
-    assert (
-        run_batch(order, lambda n, before: seen.append((n, before)) or (lambda _: None)).studies
-        == 5
-    )
+
+    def begin(studies: int, before: int):
+        seen.append((studies, before))
+        return lambda _: None
+
+    assert run_batch(order, begin).studies == 5
     assert seen == [(5, 2)] and first.stat().st_mtime_ns == kept
     assert len(calls) == 4 + 3  # two of the first shard, two lost; three read again
     assert [row["study"] for row in results(tmp_path / "out")] == [f"s00{i}.png" for i in range(5)]

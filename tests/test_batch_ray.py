@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batch_cases import arguments, pictures, results
@@ -15,7 +16,7 @@ from medic_ad.batch.run import run_batch
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
 STUDIES = 10
-NODE = {"num_cpus": 1, "object_store_memory": 10**8}
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 10**8}
 
 
 @pytest.fixture

@@ -81,8 +81,8 @@ def on_ray(actors: int) -> Engine:
         context = DataContext.get_current()
         context.enable_progress_bars = False
         gpus = int(pick_device(job.device).type == "cuda")
-        read = from_items([{"shard": n} for n in shards], override_num_blocks=len(shards))
-        read = read.map_batches(
+        numbers = from_items([{"shard": n} for n in shards], override_num_blocks=len(shards))
+        read = numbers.map_batches(
             Reader,
             batch_size=1,
             fn_constructor_args=(job,),
