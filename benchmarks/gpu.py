@@ -83,7 +83,7 @@ def memory(network: Network, plain: torch.nn.Module, grid: tuple[int, int]) -> d
         for name in ("detector", "comparer", "explainer")
         for p in getattr(network, name).parameters()
     )
-    backbone = sum(p.numel() * p.element_size() for p in plain.parameters())
+    backbone = sum(p.numel() * p.element_size() for p in network.parameters()) - heads
     out: dict[str, object] = {
         "backbone_mb": backbone / 1e6,
         "heads_mb": heads / 1e6,
