@@ -4,7 +4,7 @@
 #   runs/results.sh [ROOT]     ROOT holds the data sets under their names (default ../shared/data)
 #
 # Expected on 2 CPU cores for nano: tables 2 min, rendering 5, folds 35 a set (three sets), the
-# paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its figures 1, ablations 70:
+# paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its figures 1, ablations 60:
 # some three and a half hours. A stage that is done is skipped, one that was interrupted goes on
 # where it stopped, and one whose command, tables or weights have changed is run again; remove
 # build/results to start all over.

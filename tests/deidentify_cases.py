@@ -70,12 +70,13 @@ _BY_TYPE = ("PN", "LT", "ST", "UT", "UC", "UI", "DA", "DT")
 
 def plantable() -> list[int]:
     """Attributes that may name someone."""
-    typed = [tag_for_keyword(keyword) for keyword in _ROWS.split()]
-    assert None not in typed and len(set(typed)) == len(typed) > 100
+    rows = _ROWS.split()
+    typed = {tag for keyword in rows if (tag := tag_for_keyword(keyword)) is not None}
+    assert len(typed) == len(rows) > 100
     by_type = {tag for tag, (vr, *_) in DicomDictionary.items() if vr in _BY_TYPE}
     return [
         tag
-        for tag in sorted({*typed, *by_type})  # type: ignore[type-var]
+        for tag in sorted(typed | by_type)
         if keyword_for_tag(tag)
         and tag >> 16 > 2
         and "SOPClassUID" not in keyword_for_tag(tag)

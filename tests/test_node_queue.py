@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -177,9 +178,12 @@ def test_results_are_those_of_their_images_and_weights(tmp_path: Path) -> None:
         replace(job, revision=3),
         replace(job, weights="a" * 63 + "b"),
     ]
+
+    def write(number: int, folder: Path) -> None:
+        put(folder / "a.dcm", str(number).encode())
+
     for number, each in enumerate((job, *others)):
-        content = str(number).encode()
-        store.make_results(each, lambda folder, c=content: put(folder / "a.dcm", c))
+        store.make_results(each, partial(write, number))
     found = [store.make_results(each, lambda _: None)[0].read_bytes() for each in (job, *others)]
     assert found == [b"0", b"1", b"2", b"3"]
     again = replace(job, id=8, attempts=2, owner=2, started=1.0)

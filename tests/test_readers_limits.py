@@ -24,7 +24,8 @@ from medic_ad.readers.dicom_files import MAX_INFLATED_BYTES
 def deflated(path: Path, dataset: Dataset, zeros: int = 0) -> Path:
     """A data set as a deflated file, with as many bytes of zero behind its pixels."""
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    pixels = dataset.pop("PixelData").value
+    pixels = bytes(dataset.PixelData)
+    del dataset.PixelData
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     whole = buffer.getvalue()

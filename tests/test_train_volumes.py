@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -15,7 +16,7 @@ from head_cases import AFFINE, head
 from medic_ad.data.longitudinal import Fate, Longitudinal
 from medic_ad.data.sample import Sample, TableInfo, write_samples
 from medic_ad.errors import DataError
-from medic_ad.train import compare
+from medic_ad.train import compare, volume_pairs
 from medic_ad.train.draw import pair_batch
 from medic_ad.train.run import split
 from medic_ad.train.volume_pairs import VolumePairs, render_volume_pairs, signs
@@ -122,3 +123,14 @@ def test_a_table_of_pictures_makes_no_studies(tmp_path: Path) -> None:
     picture = Sample(image="a.png", group="g", split="train", source="mine", label=0.0)
     with pytest.raises(DataError, match="slices of volumes"):
         render_volume_pairs([picture], SIDE, 1, tmp_path)
+
+
+def test_studies_that_registration_refuses_altogether_are_one_sentence(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = SimpleNamespace(ok=False)
+    monkeypatch.setattr(volume_pairs, "align", lambda *images: refused)  # workers are forks
+    samples = split(str(table), "train")
+    with pytest.raises(DataError, match="registration refused all 2 of 1 volumes; leave --volumes"):
+        volume_pairs.render_volume_pairs(samples, 64, 2, tmp_path)
+    assert not list(tmp_path.iterdir())

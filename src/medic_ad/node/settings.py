@@ -143,7 +143,7 @@ class _LateHandshake(ssl.SSLContext):
 
     def wrap_socket(self, sock: socket.socket, *args: Any, **options: Any) -> ssl.SSLSocket:
         sock.settimeout(SILENCE_SECONDS)
-        return super().wrap_socket(sock, *args, **options, do_handshake_on_connect=False)
+        return super().wrap_socket(sock, *args, **{**options, "do_handshake_on_connect": False})
 
 
 def _words(text: str) -> tuple[str, ...]:

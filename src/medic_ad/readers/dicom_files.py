@@ -48,7 +48,7 @@ class _Limited(io.BufferedReader):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
+        super().__init__(io.FileIO(str(path)))  # pydicom puts its name into words
         self.path = path
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -37,7 +37,7 @@ def watched(command: list[str], name: str) -> tuple[float, float]:
         MedicADError: it failed; `name` says what it is.
     """
     run = subprocess.run(
-        [sys.executable, str(WATCH), *command], capture_output=True, text=True, check=False
+        [sys.executable, "-I", str(WATCH), *command], capture_output=True, text=True, check=False
     )
     if run.returncode:
         raise MedicADError(f"expected `{name}` to finish, but: {run.stderr[-300:]}")
