@@ -38,6 +38,7 @@ ROAD = (  # upstream first; a package counts as one
     "dicom",
     "fhir",
     "road",
+    "batch",
     "node",
     "data",
     "train",

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from medic_ad import __version__
-from medic_ad.cli_stages import CALIBRATE, EVALUATE, NODE, TRAIN, add_stage, extra
+from medic_ad.cli_stages import BATCH, CALIBRATE, EVALUATE, NODE, TRAIN, add_stage, extra
 from medic_ad.cli_usage import Root, given_path
 from medic_ad.models import MODELS
 
@@ -328,6 +328,7 @@ def prepare(
     show_samples(written)
 
 
+add_stage(app, "batch", BATCH)
 add_stage(app, "calibrate", CALIBRATE)
 add_stage(app, "node", NODE)
 app.add_typer(train, name="train")

@@ -24,6 +24,7 @@ from medic_ad.model.compare import CompareOutput, Date, DiffProcessor
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.detect import AnomalyProcessor, DetectOutput
 from medic_ad.model.explain import HeatmapDecoder
+from medic_ad.model.linear import pack_linears
 from medic_ad.model.pixel import unpatchify
 from medic_ad.model.taps import raster, raster_order
 
@@ -70,6 +71,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     def __init__(self, config: MedicADConfig) -> None:
         super().__init__(config)
         group_windows(self.model.visual)
+        pack_linears(self.model.visual)
         self.add_heads()
         if config.lora_rank:
             add_adapters(self.model.language_model, config.lora_rank)
@@ -82,6 +84,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self.calibration = Calibration(
             len(self.config.scope), 2 * self.config.vision_config.hidden_size
         )
+        pack_linears(self.detector)
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Backbone modules as transformers does; the heads keep their own initialisation."""
@@ -147,16 +150,15 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             grid_thw=image_grid_thw,
             output_hidden_states=[tap + 1 for tap in self.config.taps],  # 0 is the patch embedding
         )
-        hidden = [out.hidden_states[tap + 1] for tap in self.config.taps]
+        hidden = torch.stack([out.hidden_states[tap + 1] for tap in self.config.taps])
         order = raster_order(image_grid_thw, vision).to(pixel_values.device)
-        levels = [raster(h, image_grid_thw, order) for h in hidden]
         grids = [(h, w) for _, h, w in image_grid_thw.tolist()]
         merge = vision.spatial_merge_size
         counts = [h * w // merge**2 for h, w in grids]
         tokens = out.pooler_output.split(counts)
         patches = pixel_values.split([h * w for h, w in grids])
         return Vision(
-            taps=[torch.stack(maps) for maps in zip(*levels, strict=True)],
+            taps=raster(hidden, image_grid_thw, order),
             merged=[
                 t.T.reshape(-1, h // merge, w // merge)
                 for t, (h, w) in zip(tokens, grids, strict=True)

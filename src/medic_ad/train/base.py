@@ -124,7 +124,7 @@ class VisionPretraining(Stage):
         self, image: torch.Tensor, mask: torch.Tensor, sequence: list[str | None], **_
     ) -> dict:
         vision = self.model.encode(**self.processor.images(image, self.model.config))
-        taps = torch.stack(vision.taps)  # (B, L, Dv, h, w)
+        taps = torch.stack(vision.taps).contiguous()  # (B, L, Dv, h, w)
         logits = torch.stack(
             [
                 pixel_shuffle(dense(norm(taps[:, level])), SUB).squeeze(1)
