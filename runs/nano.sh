@@ -3,7 +3,7 @@
 #
 #   runs/nano.sh [ROOT]     ROOT holds the data sets under their names (default ../shared/data)
 #
-# About two hours on 2 CPU cores: base 45 min, detect 6, compare 6, explain 19, the reference U-Net 20,
+# Under three hours on 2 CPU cores: base 45 min, detect 6, compare 24, explain 50, the reference U-Net 20,
 # calibration and figures 10, the first rendering of slices 5. A GPU is used where there is one.
 # A stage that is done is skipped, one that was interrupted resumes at its last checkpoint, one whose
 # command, table or weights have changed starts over; remove build/nano to start all over. BUILD, OUT

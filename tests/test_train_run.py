@@ -28,6 +28,7 @@ from medic_ad.train.run import (
     Draws,
     Stage,
     StageArguments,
+    finish,
     fit,
     split,
 )
@@ -49,6 +50,19 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.network().save_pretrained(folder)
     tiny.processor().save_pretrained(folder)
     return folder
+
+
+# ------------------------------------------------------------------------------ records
+def test_a_stage_trained_once_more_keeps_its_own_record(tmp_path: Path) -> None:
+    before, out = tmp_path / "before", tmp_path / "out"
+    for folder, steps in ((before, 1), (out, 2)):
+        folder.mkdir()
+        (folder / "explain.run.json").write_text(json.dumps({"steps": steps}))
+    (before / "detect.run.json").write_text("{}")
+    arguments = StageArguments(data="", out=str(out), model=str(before))
+    finish(tiny.network(), tiny.processor(), arguments)
+    assert json.loads((out / "explain.run.json").read_text()) == {"steps": 2}
+    assert (out / "detect.run.json").read_text() == "{}"
 
 
 # ------------------------------------------------------------------------------ resume

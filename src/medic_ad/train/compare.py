@@ -33,7 +33,7 @@ from medic_ad.train.volume_pairs import render_volume_pairs
 class CompareArguments(LanguageArguments):
     """Arguments of `medic-ad train compare`."""
 
-    steps: int = field(default=1500, metadata={"help": "optimiser steps"})
+    steps: int = field(default=2000, metadata={"help": "optimiser steps"})
     batch: int = field(default=12, metadata={"help": "pairs a step, in either order"})
     volumes: int = field(
         default=0,

@@ -28,7 +28,7 @@ SWAPPED = 0.125  # share of the scans also shown with the <Ano> of their lesion-
 class ExplainArguments(StageArguments):
     """Arguments of `medic-ad train explain`."""
 
-    steps: int = field(default=2200, metadata={"help": "optimiser steps"})
+    steps: int = field(default=5800, metadata={"help": "optimiser steps"})
     swap_weight: float = field(
         default=0.3, metadata={"help": "of the map's mean inside a lesion that <Ano> denies"}
     )

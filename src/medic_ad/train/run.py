@@ -250,6 +250,8 @@ def adapt(model, arguments: LanguageArguments) -> None:
 def finish(model, processor, arguments: StageArguments) -> Path:
     """Write weights and processor; the records of the stages before come along.
 
+    A stage that is trained once more keeps its own record, not that of its first time.
+
     Every process calls this; the first writes.
     """
     out, place = Path(arguments.out), PartialState()
@@ -258,7 +260,8 @@ def finish(model, processor, arguments: StageArguments) -> Path:
         model.save_pretrained(out, state_dict=state)
         processor.save_pretrained(out)
         for record in Path(arguments.model).glob("*.run.json"):
-            shutil.copy(record, out)
+            if not (out / record.name).exists():
+                shutil.copy(record, out)
     place.wait_for_everyone()
     return out
 
