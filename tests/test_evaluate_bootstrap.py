@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medic_ad.evaluate.bootstrap import LEAST_UNITS, Figure, Resampling, mean_of
+from medic_ad.evaluate.figures.bootstrap import LEAST_UNITS, Figure, Resampling, mean_of
 
 
 def clustered(rng: np.random.Generator, clusters: int = 30, each: int = 6):

@@ -18,8 +18,11 @@ from table_cases import figures, value
 
 from medic_ad.data.sample import read_info, read_samples, write_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import answers, forgetting, language, questions, run, texts
-from medic_ad.evaluate.agreement import pictured
+from medic_ad.evaluate import language
+from medic_ad.evaluate.figures import questions, texts
+from medic_ad.evaluate.parts import forgetting
+from medic_ad.evaluate.parts.agreement import pictured
+from medic_ad.evaluate.predictions import answers, run
 from medic_ad.look import say
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 

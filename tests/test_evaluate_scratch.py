@@ -15,7 +15,7 @@ from table_cases import figures, plant, value
 from medic_ad.data.sample import read_info, read_samples, write_samples
 from medic_ad.errors import DataError, ModelError
 from medic_ad.evaluate import detect, localise, resnet, unet
-from medic_ad.evaluate.decision import Decision
+from medic_ad.evaluate.baselines.decision import Decision
 
 COUNTS = {"train": 40, "val": 16, "test": 24}
 

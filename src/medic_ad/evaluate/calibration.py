@@ -16,15 +16,18 @@ import numpy as np
 
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.evaluate import curves, metrics
-from medic_ad.evaluate.baselines import intensity
-from medic_ad.evaluate.markdown import number, spread
-from medic_ad.evaluate.page import Measured, Picture
-from medic_ad.evaluate.predict import as_image, columns, predict
-from medic_ad.evaluate.run import Run, begin, case_row, finish, record_of
-from medic_ad.evaluate.scores import calibration_figures, overall, scores_of
-from medic_ad.evaluate.store import Arrays, Context, Part, Store, digest
-from medic_ad.evaluate.table import (
+from medic_ad.evaluate.baselines.grey import intensity
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.material.twins import MADE_WITH, METHOD, repaired, sham_repaired
+from medic_ad.evaluate.output import curves
+from medic_ad.evaluate.output.finish import case_row, finish, record_of
+from medic_ad.evaluate.output.markdown import number, spread
+from medic_ad.evaluate.output.page import Measured, Picture
+from medic_ad.evaluate.parts.scores import calibration_figures, overall, scores_of
+from medic_ad.evaluate.predictions.run import Run, begin
+from medic_ad.evaluate.predictions.store import Arrays, Context, Part, Store, digest
+from medic_ad.evaluate.predictions.sweep import as_image, columns, predict
+from medic_ad.evaluate.predictions.table import (
     Predictions,
     TableArguments,
     file_of,
@@ -33,7 +36,6 @@ from medic_ad.evaluate.table import (
     slice_of,
     state_of,
 )
-from medic_ad.evaluate.twins import MADE_WITH, METHOD, repaired, sham_repaired
 from medic_ad.load import Model
 
 WRONG = {"abnormal read as normal": "abnormal", "normal read as abnormal": "normal"}

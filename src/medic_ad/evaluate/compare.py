@@ -8,15 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from medic_ad.evaluate import change_baselines, curves, metrics
-from medic_ad.evaluate.bootstrap import Figure, mean_of
-from medic_ad.evaluate.change_baselines import ChangeBaselines, labelled, train_pairs
-from medic_ad.evaluate.change_maps import ChangeMaps, change_maps, map_part, picture, worst_maps
-from medic_ad.evaluate.page import Measured, Picture, verdict
-from medic_ad.evaluate.pairs import Pair, PairPredictions, inverse_of, pair_predictions, pairs_of
-from medic_ad.evaluate.run import Run, begin, finish, record_of
-from medic_ad.evaluate.store import Context, Part
-from medic_ad.evaluate.table import TableArguments
+from medic_ad.evaluate.baselines.change import ChangeBaselines, baselines_of, labelled, train_pairs
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.figures.bootstrap import Figure, mean_of
+from medic_ad.evaluate.output import curves
+from medic_ad.evaluate.output.finish import finish, record_of
+from medic_ad.evaluate.output.page import Measured, Picture, verdict
+from medic_ad.evaluate.parts.change_maps import (
+    ChangeMaps,
+    change_maps,
+    map_part,
+    picture,
+    worst_maps,
+)
+from medic_ad.evaluate.predictions.pairs import (
+    Pair,
+    PairPredictions,
+    inverse_of,
+    pair_predictions,
+    pairs_of,
+)
+from medic_ad.evaluate.predictions.run import Run, begin
+from medic_ad.evaluate.predictions.store import Context, Part
+from medic_ad.evaluate.predictions.table import TableArguments
 from medic_ad.load import Model
 from medic_ad.words import CHANGE_LABELS
 
@@ -203,7 +217,7 @@ def main(arguments: CompareArguments) -> Path:
     if named.any():
         part, known = run.pick(named), labelled(pairs)
         truth = np.array([p.sample.change for p in known])
-        found = change_baselines.baselines_of(
+        found = baselines_of(
             known, train_pairs(arguments), run.context.store, run.name, arguments.seed
         )
         trivial, difference, best = beside_baselines(part, truth, found)

@@ -9,24 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from medic_ad.data.sample import Sample, read_samples
-from medic_ad.evaluate import curves, metrics, peers
-from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.features import Baselines, baselines_of
-from medic_ad.evaluate.maps import thirds
-from medic_ad.evaluate.page import Measured, Picture, verdict
+from medic_ad.evaluate.baselines import peers
+from medic_ad.evaluate.baselines.features import Baselines, baselines_of
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.figures.bootstrap import Figure
+from medic_ad.evaluate.figures.maps import thirds
+from medic_ad.evaluate.output import curves
+from medic_ad.evaluate.output.finish import case_row, finish, picture, record_of, scope_figures
+from medic_ad.evaluate.output.page import Measured, Picture, verdict
+from medic_ad.evaluate.parts.scores import calibration_figures, constant, overall, scores_of
+from medic_ad.evaluate.predictions.run import Run, start
+from medic_ad.evaluate.predictions.store import Part
+from medic_ad.evaluate.predictions.table import TableArguments, images_of, labelled, masks_of
 from medic_ad.evaluate.resnet import ResNet
-from medic_ad.evaluate.run import (
-    Run,
-    case_row,
-    finish,
-    picture,
-    record_of,
-    scope_figures,
-    start,
-)
-from medic_ad.evaluate.scores import calibration_figures, constant, overall, scores_of
-from medic_ad.evaluate.store import Part
-from medic_ad.evaluate.table import TableArguments, images_of, labelled, masks_of
 
 WORST = 8
 

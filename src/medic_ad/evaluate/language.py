@@ -11,15 +11,17 @@ import numpy as np
 
 from medic_ad.data.sample import Sample, read_samples
 from medic_ad.errors import DataError, ModelError
-from medic_ad.evaluate import curves, questions, texts
-from medic_ad.evaluate.agreement import agreement_part, pictured
-from medic_ad.evaluate.answers import Answers, answers_of, questions_of
-from medic_ad.evaluate.bootstrap import Figure, Resampling, mean_of
-from medic_ad.evaluate.forgetting import against_stock
-from medic_ad.evaluate.page import Measured, Picture, verdict
-from medic_ad.evaluate.run import Run, begin, finish, record_of, where_of
-from medic_ad.evaluate.store import Context, Part, digest
-from medic_ad.evaluate.table import TableArguments, file_of, slice_of, state_of
+from medic_ad.evaluate.figures import questions, texts
+from medic_ad.evaluate.figures.bootstrap import Figure, Resampling, mean_of
+from medic_ad.evaluate.output import curves
+from medic_ad.evaluate.output.finish import finish, record_of, where_of
+from medic_ad.evaluate.output.page import Measured, Picture, verdict
+from medic_ad.evaluate.parts.agreement import agreement_part, pictured
+from medic_ad.evaluate.parts.forgetting import against_stock
+from medic_ad.evaluate.predictions.answers import Answers, answers_of, questions_of
+from medic_ad.evaluate.predictions.run import Run, begin
+from medic_ad.evaluate.predictions.store import Context, Part, digest
+from medic_ad.evaluate.predictions.table import TableArguments, file_of, slice_of, state_of
 from medic_ad.load import Model
 from medic_ad.train.run import split
 

@@ -10,23 +10,17 @@ import numpy as np
 from medic_ad.calibrate import HEATMAP_GRID
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.evaluate import curves, peers
-from medic_ad.evaluate.bootstrap import Figure, Resampling
-from medic_ad.evaluate.grey import GREY, grey_maps
-from medic_ad.evaluate.maps import PIXEL_FIGURES, Maps, by_size, false_areas, within
-from medic_ad.evaluate.page import Measured, Picture, verdict
-from medic_ad.evaluate.regions import FreeResponse
-from medic_ad.evaluate.run import (
-    Run,
-    case_row,
-    finish,
-    picture,
-    record_of,
-    scope_figures,
-    start,
-)
-from medic_ad.evaluate.store import Part
-from medic_ad.evaluate.table import TableArguments, images_of, masks_of
+from medic_ad.evaluate.baselines import peers
+from medic_ad.evaluate.baselines.grey_maps import GREY, grey_maps
+from medic_ad.evaluate.figures.bootstrap import Figure, Resampling
+from medic_ad.evaluate.figures.maps import PIXEL_FIGURES, Maps, by_size, false_areas, within
+from medic_ad.evaluate.figures.regions import FreeResponse
+from medic_ad.evaluate.output import curves
+from medic_ad.evaluate.output.finish import case_row, finish, picture, record_of, scope_figures
+from medic_ad.evaluate.output.page import Measured, Picture, verdict
+from medic_ad.evaluate.predictions.run import Run, start
+from medic_ad.evaluate.predictions.store import Part
+from medic_ad.evaluate.predictions.table import TableArguments, images_of, masks_of
 from medic_ad.evaluate.unet import UNet
 
 WORST_LESIONS, WORST_NORMALS = 6, 2

@@ -20,15 +20,22 @@ from rich.markdown import Markdown
 
 from medic_ad.data.sample import Sample, read_info, write_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import folds, metrics, published
-from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.copies import everything, one_of_each, seen_in_training, shared_sources
-from medic_ad.evaluate.features import SIZE, features_of
-from medic_ad.evaluate.markdown import number
-from medic_ad.evaluate.record import provenance, without_nan
-from medic_ad.evaluate.refit import FoldsArguments, draw_folds
-from medic_ad.evaluate.run import Run, start
-from medic_ad.evaluate.table import TableArguments
+from medic_ad.evaluate.baselines import published
+from medic_ad.evaluate.baselines.features import SIZE, features_of
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.figures.bootstrap import Figure
+from medic_ad.evaluate.folds import folds
+from medic_ad.evaluate.folds.refit import FoldsArguments, draw_folds
+from medic_ad.evaluate.material.copies import (
+    everything,
+    one_of_each,
+    seen_in_training,
+    shared_sources,
+)
+from medic_ad.evaluate.output.markdown import number
+from medic_ad.evaluate.output.record import provenance, without_nan
+from medic_ad.evaluate.predictions.run import Run, start
+from medic_ad.evaluate.predictions.table import TableArguments
 from medic_ad.report.schema import NOTICE
 
 CROSS, INSIDE, SIZES = "cross-data-set", "in-domain", "image size alone"

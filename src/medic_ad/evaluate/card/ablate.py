@@ -6,12 +6,12 @@ from itertools import chain
 
 import numpy as np
 
-from medic_ad.evaluate.bootstrap import mean_of
-from medic_ad.evaluate.card.material import CHENG, CLUSTER, cheng_twins
-from medic_ad.evaluate.metrics import PixelCounts
-from medic_ad.evaluate.predict import as_image, predict
-from medic_ad.evaluate.randomise import exchanged, randomised
-from medic_ad.evaluate.store import Context, Part, digest
+from medic_ad.evaluate.figures.bootstrap import mean_of
+from medic_ad.evaluate.figures.metrics import PixelCounts
+from medic_ad.evaluate.material.sets import CHENG, CLUSTER, cheng_twins
+from medic_ad.evaluate.parts.randomise import exchanged, randomised
+from medic_ad.evaluate.predictions.store import Context, Part, digest
+from medic_ad.evaluate.predictions.sweep import as_image, predict
 
 SLICES = 60
 

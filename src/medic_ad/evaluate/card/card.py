@@ -23,11 +23,11 @@ from medic_ad.evaluate.card import (
     sanity,
     speed,
 )
-from medic_ad.evaluate.card.material import CHENG, samples_of
-from medic_ad.evaluate.markdown import fragment, insert, refuse_without_markers
-from medic_ad.evaluate.record import provenance, without_nan
-from medic_ad.evaluate.seen import seen_patients
-from medic_ad.evaluate.store import Context, Part, Store
+from medic_ad.evaluate.material.seen import seen_patients
+from medic_ad.evaluate.material.sets import CHENG, samples_of
+from medic_ad.evaluate.output.markdown import fragment, insert, refuse_without_markers
+from medic_ad.evaluate.output.record import provenance, without_nan
+from medic_ad.evaluate.predictions.store import Context, Part, Store
 from medic_ad.load import load_model
 
 PARTS: dict[str, Callable[[Context], Part]] = {

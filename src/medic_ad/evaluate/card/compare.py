@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.bootstrap import Figure, Resampling
-from medic_ad.evaluate.card.material import CHENG, CLUSTER, held_out_pairs
-from medic_ad.evaluate.made_pairs import Pairs
-from medic_ad.evaluate.metrics import PixelCounts, macro_f1
-from medic_ad.evaluate.pairs import compare_images, inverse_of
-from medic_ad.evaluate.predict import as_image
-from medic_ad.evaluate.store import Context, Part, digest
+from medic_ad.evaluate.figures.bootstrap import Figure, Resampling
+from medic_ad.evaluate.figures.metrics import PixelCounts, macro_f1
+from medic_ad.evaluate.material.made_pairs import Pairs
+from medic_ad.evaluate.material.sets import CHENG, CLUSTER, held_out_pairs
+from medic_ad.evaluate.predictions.bars import bar
+from medic_ad.evaluate.predictions.pairs import compare_images, inverse_of
+from medic_ad.evaluate.predictions.store import Context, Part, digest
+from medic_ad.evaluate.predictions.sweep import as_image
 from medic_ad.load import Model
 from medic_ad.road import read
 from medic_ad.study import read_study

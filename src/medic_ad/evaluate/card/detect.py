@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from medic_ad.evaluate import metrics
-from medic_ad.evaluate.baselines import oriented, trivial
+from medic_ad.evaluate.baselines.grey import oriented, trivial
 from medic_ad.evaluate.card.localise import heatmaps_of
-from medic_ad.evaluate.card.material import CHENG, CLUSTER, cheng_twins
-from medic_ad.evaluate.scores import Scores, calibration_figures, constant, overall
-from medic_ad.evaluate.store import Context, Part
-from medic_ad.evaluate.twins import METHOD
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.material.sets import CHENG, CLUSTER, cheng_twins
+from medic_ad.evaluate.material.twins import METHOD
+from medic_ad.evaluate.parts.scores import Scores, calibration_figures, constant, overall
+from medic_ad.evaluate.predictions.store import Context, Part
 
 KINDS = ("image", "sham", "clean")  # the first two are abnormal
 

@@ -9,14 +9,14 @@ from scipy.optimize import linear_sum_assignment
 
 from medic_ad.data.sample import Sample
 from medic_ad.data.sets.common import foreground
-from medic_ad.evaluate import metrics
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.baselines import oriented
-from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.card.material import samples_of
-from medic_ad.evaluate.predict import as_image, columns, predict
-from medic_ad.evaluate.store import Context, Part, digest
-from medic_ad.evaluate.twins import MADE_WITH, METHOD, repaired, sham_repaired
+from medic_ad.evaluate.baselines.grey import oriented
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.figures.bootstrap import Figure
+from medic_ad.evaluate.material.sets import samples_of
+from medic_ad.evaluate.material.twins import MADE_WITH, METHOD, repaired, sham_repaired
+from medic_ad.evaluate.predictions.bars import bar
+from medic_ad.evaluate.predictions.store import Context, Part, digest
+from medic_ad.evaluate.predictions.sweep import as_image, columns, predict
 from medic_ad.processor import grey_window
 from medic_ad.readers import read_image
 

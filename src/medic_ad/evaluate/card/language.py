@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from medic_ad.evaluate.agreement import code, decision_figures, place_figures, read_texts
-from medic_ad.evaluate.card.material import CHENG, CLUSTER, cheng_twins
-from medic_ad.evaluate.predict import as_image
-from medic_ad.evaluate.store import Context, Part, digest
-from medic_ad.evaluate.twins import METHOD
+from medic_ad.evaluate.material.sets import CHENG, CLUSTER, cheng_twins
+from medic_ad.evaluate.material.twins import METHOD
+from medic_ad.evaluate.parts.agreement import code, decision_figures, place_figures, read_texts
+from medic_ad.evaluate.predictions.store import Context, Part, digest
+from medic_ad.evaluate.predictions.sweep import as_image
 from medic_ad.train.draw import mask_cell
 
 NORMAL_STEP = 2  # every second inpainted slice is read; generating text takes most of the time

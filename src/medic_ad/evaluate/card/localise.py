@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from medic_ad.calibrate import HEATMAP_GRID
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.baselines import dice_by_level, intensity
-from medic_ad.evaluate.card.material import CHENG, CLUSTER, cheng_twins, samples_of
-from medic_ad.evaluate.maps import Maps, by_size, false_areas
-from medic_ad.evaluate.predict import as_image, columns, predict, threshold_of
-from medic_ad.evaluate.store import Context, Part, digest
+from medic_ad.evaluate.baselines.grey import dice_by_level, intensity
+from medic_ad.evaluate.figures.maps import Maps, by_size, false_areas
+from medic_ad.evaluate.material.sets import CHENG, CLUSTER, cheng_twins, samples_of
+from medic_ad.evaluate.predictions.bars import bar
+from medic_ad.evaluate.predictions.store import Context, Part, digest
+from medic_ad.evaluate.predictions.sweep import as_image, columns, predict, threshold_of
 from medic_ad.evaluate.unet import UNet
 from medic_ad.readers import read_image
 

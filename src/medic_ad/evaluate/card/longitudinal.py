@@ -10,13 +10,13 @@ from scipy import ndimage
 
 from medic_ad.change import CHANGED
 from medic_ad.data.sample import Sample
-from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.card.material import samples_of
-from medic_ad.evaluate.change_baselines import maps_of
-from medic_ad.evaluate.metrics import PixelCounts
-from medic_ad.evaluate.pairs import compare_images
-from medic_ad.evaluate.regions import FreeResponse
-from medic_ad.evaluate.store import Context, Part, digest
+from medic_ad.evaluate.baselines.change import maps_of
+from medic_ad.evaluate.figures.bootstrap import Figure
+from medic_ad.evaluate.figures.metrics import PixelCounts
+from medic_ad.evaluate.figures.regions import FreeResponse
+from medic_ad.evaluate.material.sets import samples_of
+from medic_ad.evaluate.predictions.pairs import compare_images
+from medic_ad.evaluate.predictions.store import Context, Part, digest
 from medic_ad.readers import read_image
 
 NAME = "ms_longitudinal"

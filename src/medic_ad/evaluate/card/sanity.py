@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from medic_ad.evaluate.outside import blank_figures, photograph_figure, refused
-from medic_ad.evaluate.predict import undeclared
-from medic_ad.evaluate.store import Context, Part
+from medic_ad.evaluate.parts.outside import blank_figures, photograph_figure, refused
+from medic_ad.evaluate.predictions.store import Context, Part
+from medic_ad.evaluate.predictions.sweep import undeclared
 from medic_ad.readers import read_image
 
 
