@@ -42,7 +42,7 @@ def planted(
     return cases.context(root, out, pairs=24), seer
 
 
-def figure(part: Part, name: str, of: str = "nano") -> Figure:
+def figure(part: Part, name: str, of: str = "planted") -> Figure:
     [found] = [f for f in part.figures if f.name == name and f.of == of]
     return found
 

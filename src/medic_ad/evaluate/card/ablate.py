@@ -35,15 +35,15 @@ def measure(context: Context) -> Part:
     seen = context.store.predictions(context.weights, "ablate", key, make)
     sampling = context.resampling(np.array(twins.groups)[index].tolist(), CLUSTER, f"{CHENG} test")
     own, twin = mean_of(seen.pop("own")), mean_of(seen.pop("other"))
-    name = "mean heatmap inside the mask"
+    name, of = "mean heatmap inside the mask", context.of
     figures = [
-        sampling.figure(name, own, "nano, its own `<Ano>`"),
-        sampling.figure(name, twin, "nano, `<Ano>` of the inpainted twin"),
+        sampling.figure(name, own, f"{of}, its own `<Ano>`"),
+        sampling.figure(name, twin, f"{of}, `<Ano>` of the inpainted twin"),
         sampling.difference(name, own, twin, "own - twin's"),
     ]
     figures += [
-        sampling.figure("pixel AUROC", PixelCounts(list(maps), masks).auroc, f"nano, {of}")
-        for of, maps in seen.items()
+        sampling.figure("pixel AUROC", PixelCounts(list(maps), masks).auroc, f"{of}, {kind}")
+        for kind, maps in seen.items()
     ]
     notes = [f"{len(index)} evenly spaced test slices."]
     return Part("What the heatmap depends on", notes, figures)

@@ -132,7 +132,7 @@ def measure(context: Context) -> Part:
             rows["matched"],
             label,
             labels,
-            nano=seen["grey_logit"][index],
+            model=seen["grey_logit"][index],
             area=scan.area[index],
             place=scan.place[index],
         )
@@ -142,7 +142,7 @@ def measure(context: Context) -> Part:
             rows["inpainted"],
             label,
             labels,
-            nano=logits,
+            model=logits,
             area=np.tile(scan.area[own], 3),
             place=np.tile(scan.place[own], 3),
         )
@@ -172,14 +172,14 @@ def _figures(context: Context, name: str, rows: dict[str, list]) -> list[Figure]
     labels, patients = np.concatenate(rows["label"]), np.concatenate(rows["patient"])
     out = []
     for of, words in (
-        ("nano", "nano"),
+        ("model", context.of),
         ("area", "brain area"),
         ("place", "distance from the middle"),
     ):
         # a baseline is turned in its favour within each patient
         values = np.concatenate(
             [
-                v if of == "nano" else oriented(v, y)
+                v if of == "model" else oriented(v, y)
                 for v, y in zip(rows[of], rows["label"], strict=True)
             ]
         )
@@ -192,6 +192,6 @@ def _figures(context: Context, name: str, rows: dict[str, list]) -> list[Figure]
             return float(np.nanmean(parts)) if np.isfinite(parts).any() else float("nan")
 
         sampling = context.resampling(patients, UNIT, NAME)
-        aim = "> area and position" if of == "nano" else None
+        aim = "> area and position" if of == "model" else None
         out.append(sampling.figure(f"AUROC, {name}, mean over patients", within, words, aim))
     return out

@@ -46,7 +46,7 @@ FOREIGN: dict[str, tuple[str, Callable[[Path], list[tuple[Path, str]]]]] = {
 
 def measure(context: Context) -> Part:
     """Blank and noise images, and how often the gate keeps other things out."""
-    figures = blank_figures(context)
+    figures = blank_figures(context, context.of)
     for name, (unit, files) in FOREIGN.items():
         found = files(context.root)
         images = [undeclared(read_image(path)) for path, _ in found]

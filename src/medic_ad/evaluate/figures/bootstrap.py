@@ -82,9 +82,7 @@ class Resampling:
         values = [statistic(draw[self.index].astype(float)) for draw in self.draws]
         return np.array([v for v in values if np.isfinite(v)])
 
-    def figure(
-        self, name: str, statistic: Statistic, of: str = "nano", aim: str | None = None
-    ) -> Figure:
+    def figure(self, name: str, statistic: Statistic, of: str, aim: str | None = None) -> Figure:
         """The statistic with its interval, or with every unit's figure where units are few."""
         interval, per_unit = None, None
         if len(self.names) < LEAST_UNITS:
@@ -96,9 +94,7 @@ class Resampling:
             interval = _interval(self.resampled(statistic))
         return self._figure(name, of, statistic, interval, per_unit, None, aim)
 
-    def mean(
-        self, name: str, values: np.ndarray, of: str = "nano", aim: str | None = None
-    ) -> Figure:
+    def mean(self, name: str, values: np.ndarray, of: str, aim: str | None = None) -> Figure:
         """The mean of one number per item over the items where it is known (not NaN)."""
         numbers = np.asarray(values, float)
         known = np.isfinite(numbers)

@@ -74,9 +74,7 @@ def thirds(area: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [(text, third == k) for k, text in enumerate(words)]
 
 
-def by_size(
-    sampling: Resampling, dices: np.ndarray, area: np.ndarray, of: str = "nano"
-) -> list[Figure]:
+def by_size(sampling: Resampling, dices: np.ndarray, area: np.ndarray, of: str) -> list[Figure]:
     """Dice in thirds of lesion area."""
     return [
         sampling.mean(f"mean Dice, lesion {text}", np.where(keep, dices, np.nan), of)
@@ -88,7 +86,7 @@ def false_areas(
     sampling: Resampling,
     area: np.ndarray,
     inside: np.ndarray,
-    of: str = "nano",
+    of: str,
     aim: str | None = None,
 ) -> list[Figure]:
     """Share of lesion-free images above the heatmap's threshold, and of those out of scope."""

@@ -70,7 +70,7 @@ def chance(computed: np.ndarray, said: np.ndarray) -> Statistic:
 
 
 def place_figures(
-    seen: dict[str, np.ndarray], truth: np.ndarray, whole: Resampling, of: str = "nano"
+    seen: dict[str, np.ndarray], truth: np.ndarray, whole: Resampling, of: str
 ) -> list[Figure]:
     """Cells of the text against the computed cells, on slices where the map shows a region.
 
@@ -105,7 +105,7 @@ def decision_figures(
     seen: dict[str, np.ndarray],
     sampling: Resampling,
     aim: str | None,
-    of: str = "nano",
+    of: str,
 ) -> list[Figure]:
     """The text's claim against the decision; a text without a claim is wrong."""
     decided = np.isin(seen["decision"], ("normal", "abnormal"))

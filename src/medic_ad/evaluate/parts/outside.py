@@ -82,7 +82,7 @@ def refused(context: Context, name: str, images: list[Image]) -> np.ndarray:
     return 1.0 - seen["in_scope"]
 
 
-def blank_figures(context: Context, of: str = "nano") -> list[Figure]:
+def blank_figures(context: Context, of: str) -> list[Figure]:
     """Share of blank and noise images that are not read as abnormal, through `read`."""
     made = blank_and_noise(context.seed)
 

@@ -45,7 +45,7 @@ def scores_of(p: Predictions, labels: np.ndarray) -> Scores:
     )
 
 
-def overall(s: Scores, sampling: Resampling, of: str = "nano") -> list[Figure]:
+def overall(s: Scores, sampling: Resampling, of: str) -> list[Figure]:
     """AP, F1 at the stored threshold and sensitivity at a fixed specificity."""
     return [
         sampling.figure("AP", metrics.average_precision(s.scores, s.labels), of),
@@ -73,7 +73,7 @@ def constant(s: Scores, sampling: Resampling) -> list[Figure]:
 
 
 def calibration_figures(
-    s: Scores, sampling: Resampling, seed: int, of: str = "nano"
+    s: Scores, sampling: Resampling, seed: int, of: str
 ) -> tuple[list[Figure], str, float]:
     """ECE, Brier and the uncertain band, weighted to the prevalence that the score refers to.
 

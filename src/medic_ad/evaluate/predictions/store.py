@@ -166,5 +166,10 @@ class Context:
     def weights(self) -> str:
         return self.model.weights_sha256
 
+    @property
+    def of(self) -> str:
+        """The model's short name in tables."""
+        return Path(self.model.name).name
+
     def resampling(self, groups, unit: str, split: str) -> Resampling:
         return Resampling(groups, unit, split, self.seed, self.resamples)
