@@ -24,16 +24,6 @@ from medic_ad.train.run import (
 )
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.table(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def rendered(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
-    return render(split(str(data), "train"), tiny.SIDE, tmp_path_factory.mktemp("cache"), workers=1)
-
-
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_draws_are_a_function_of_seed_and_position(workers: int) -> None:
     def make(rng: np.random.Generator, generator: torch.Generator) -> dict:

@@ -12,8 +12,8 @@ from medic_ad.evaluate.baselines.change import ChangeBaselines, baselines_of, la
 from medic_ad.evaluate.figures import metrics
 from medic_ad.evaluate.figures.bootstrap import Figure, mean_of
 from medic_ad.evaluate.output import curves
-from medic_ad.evaluate.output.finish import finish, record_of
-from medic_ad.evaluate.output.page import Measured, Picture, verdict
+from medic_ad.evaluate.output.finish import finish
+from medic_ad.evaluate.output.page import Picture, verdict
 from medic_ad.evaluate.parts.change_maps import (
     ChangeMaps,
     change_maps,
@@ -29,7 +29,7 @@ from medic_ad.evaluate.predictions.pairs import (
     pairs_of,
 )
 from medic_ad.evaluate.predictions.run import Run, begin
-from medic_ad.evaluate.predictions.store import Context, Part
+from medic_ad.evaluate.predictions.store import Part, Store
 from medic_ad.evaluate.predictions.table import TableArguments
 from medic_ad.load import Model
 from medic_ad.words import CHANGE_LABELS
@@ -202,11 +202,10 @@ def case_row(run: Run[PairPredictions], maps: ChangeMaps | None, i: int) -> dict
 def main(arguments: CompareArguments) -> Path:
     """Measure comparison on one split of a table; predictions that exist are used again."""
     pairs, notes = pairs_of(arguments.data, arguments.split)
-    table = f"{Path(arguments.data).stem}-{arguments.split}"
 
-    def see(model: Model, of: str, context: Context) -> PairPredictions:
-        test = arguments.split == "test"
-        return pair_predictions(model, of, pairs, context.store, table, test)
+    def see(model: Model, of: str, store: Store) -> PairPredictions:
+        name, test = arguments.measured, arguments.opens_test
+        return pair_predictions(model, of, pairs, store, name, test)
 
     run = begin("compare", arguments, [p.sample for p in pairs], notes, see)
     named = np.array([p.sample.change is not None for p in pairs])
@@ -238,17 +237,13 @@ def main(arguments: CompareArguments) -> Path:
     sentence, beats = verdict(difference, run.own.of, best)
     return finish(
         run,
-        Measured(
-            stage="compare",
-            provenance=record_of(run),
-            verdict=sentence,
-            beats_baseline=beats,
-            parts=[p for p in parts if p is not None],
-            curves=shown,
-            worst=cases_of_worst,
-            worst_words=words,
-            cases=[case_row(run, maps, i) for i in range(len(pairs))],
-            extra={"best_baseline": best},
-            scale="change",
-        ),
+        verdict=sentence,
+        beats_baseline=beats,
+        parts=parts,
+        curves=shown,
+        worst=cases_of_worst,
+        worst_words=words,
+        cases=[case_row(run, maps, i) for i in range(len(pairs))],
+        extra={"best_baseline": best},
+        scale="change",
     )

@@ -100,7 +100,7 @@ class ResNet:
             f"{run.name}-resnet",
             digest([state_of(s) for s in run.samples]),
             lambda: {"score": self.scores(run.samples)},
-            test=run.arguments.split == "test",
+            test=run.arguments.opens_test,
         )["score"]
         sampling, of = run.sampling(), "ResNet"
         fixed = np.full(len(labels), self.decision.threshold)

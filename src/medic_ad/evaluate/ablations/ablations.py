@@ -134,9 +134,6 @@ def main(arguments: AblationsArguments) -> Path:
         verdict=budget(arguments, found),
         beats_baseline=None,
         parts=parts,
-        curves=[],
-        worst=[],
-        worst_words="",
         cases=[
             {
                 **{name: made[name] for name in ("row", "seed", "steps", "cpu_seconds")},
@@ -147,7 +144,6 @@ def main(arguments: AblationsArguments) -> Path:
             for judged in made["figures"].values()
             for figure, (value, n) in judged.items()
         ],
-        extra={},
     )  # fmt: skip
     done = write(out / "ablations", measured)
     show(measured)

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from medic_ad.errors import ModelError
-from medic_ad.evaluate.predictions.table import TableArguments
 
 
 def trained_on(data: str) -> dict[str, str]:
@@ -50,22 +49,25 @@ def load(folder: Path, network: nn.Module, command: str) -> tuple[dict[str, Any]
     return record, hashlib.sha256(data).hexdigest()
 
 
-def refuse_other(record: dict[str, Any], arguments: TableArguments, command: str) -> None:
+def refuse_other(record: dict[str, Any], data: str, split: str, command: str) -> None:
     """Refuse to stand beside a model on a table that the network was not trained on.
+
+    Args:
+        record: of the network's training.
+        data: the table; `split` is the measured one.
 
     Raises:
         ModelError: it was trained on another table, or on the measured split.
     """
     own = record.get("trained_on", {"table": "a table that its record does not name"})
-    asked = trained_on(arguments.data)
-    if own.get("sha256") != asked["sha256"]:
+    if own.get("sha256") != trained_on(data)["sha256"]:
         raise ModelError(
-            f"expected --{command} to name a network trained on {arguments.data}, got one trained "
-            f"on {own['table']}, or on another version of it; run `medic-ad evaluate {command} "
-            f"--data {arguments.data}`"
+            f"expected --{command} to name a network trained on {data}, got one trained on "
+            f"{own['table']}, or on another version of it; train it again by `medic-ad evaluate "
+            f"{command} --data {data}`"
         )
-    if arguments.split == own["split"]:
+    if split == own["split"]:
         raise ModelError(
-            f"expected another split than {arguments.split!r} beside --{command}, which was "
+            f"expected another split than {split!r} beside --{command}, which was "
             "trained on it; measure test, or leave the network out"
         )

@@ -205,8 +205,6 @@ def main(arguments: FoldsArguments) -> Path:
         beats_baseline=beats,
         parts=parts_of(r, arguments, first, notes),
         curves=[Picture("ROC", curves.roc(shown, r.labels))],
-        worst=[],
-        worst_words="",
         cases=[
             {
                 "image": s.image,

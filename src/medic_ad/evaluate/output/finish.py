@@ -15,6 +15,7 @@ from medic_ad.evaluate.output.curves import case
 from medic_ad.evaluate.output.page import Measured, Picture, show, write
 from medic_ad.evaluate.output.record import provenance
 from medic_ad.evaluate.predictions.run import Run
+from medic_ad.evaluate.predictions.store import Part
 from medic_ad.evaluate.predictions.table import Predictions, file_of, mask_of, slice_of
 
 
@@ -90,8 +91,19 @@ def case_row(run: Run[Predictions], i: int) -> dict[str, Any]:
     }
 
 
-def finish(run: Run, measured: Measured) -> Path:
-    """Show the table and write the files."""
+def finish(run: Run, parts: Sequence[Part | None], **found: Any) -> Path:
+    """Show the table and write the files.
+
+    Args:
+        parts: sections of the table; `None` where there was nothing to measure.
+        found: the other values of `Measured`.
+    """
+    measured = Measured(
+        stage=run.stage,
+        provenance=record_of(run),
+        parts=[part for part in parts if part is not None],
+        **found,
+    )
     done = write(Path(run.arguments.out) / run.stage, measured)
     show(measured)
     return done

@@ -67,12 +67,13 @@ def table(figures: list[Figure]) -> list[str]:
 
 def section(part: Part) -> list[str]:
     """Heading, what was measured, table, and the units and splits that it names."""
+    head = [f"### {part.title}", "", *(f"{note}\n" for note in part.notes)]
+    if not part.figures:
+        return head
     drawn = dict.fromkeys(f"{f.unit} ({f.split})" for f in part.figures)
     seeds = sorted({f.seed for f in part.figures})
     return [
-        f"### {part.title}",
-        "",
-        *(f"{note}\n" for note in part.notes),
+        *head,
         *table(part.figures),
         "",
         f"Unit of resampling (split): {'; '.join(drawn)}. Seed {', '.join(map(str, seeds))}.",

@@ -6,9 +6,8 @@ import csv
 import dataclasses
 import io
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from rich.table import Table
 
 from medic_ad.evaluate.figures.bootstrap import LEVEL, Figure
 from medic_ad.evaluate.output.markdown import number, section, spread
-from medic_ad.evaluate.output.record import without_nan
+from medic_ad.evaluate.output.record import as_json, without_nan, write_texts
 from medic_ad.evaluate.predictions.store import Part
 from medic_ad.report.colour import gradient
 from medic_ad.report.figure import CONTOUR, TRUTH
@@ -54,9 +53,9 @@ class Measured:
         beats_baseline: whether the interval of the difference lies above zero; `None` where it is
             not known.
         parts: sections of the table.
+        cases: one row an image, pair or question, for `cases.csv`.
         curves, worst: drawings.
         worst_words: how the worst cases were chosen; empty where none are shown.
-        cases: one row an image, pair or question, for `cases.csv`.
         extra: further values of the JSON, such as points of a curve.
         scale: which colours the worst cases show: "heat", "change" or none ("").
     """
@@ -66,11 +65,11 @@ class Measured:
     verdict: str
     beats_baseline: bool | None
     parts: list[Part]
-    curves: list[Picture]
-    worst: list[Picture]
-    worst_words: str
     cases: list[dict[str, Any]]
-    extra: dict[str, Any]
+    curves: Sequence[Picture] = ()
+    worst: Sequence[Picture] = ()
+    worst_words: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
     scale: str = "heat"
 
 
@@ -126,8 +125,9 @@ def row_of(figure: Figure) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def as_json(m: Measured) -> str:
-    found = {
+def content_of(m: Measured) -> dict[str, Any]:
+    """What `figures.json` holds."""
+    return {
         "schema": SCHEMA,
         "research_use": NOTICE,
         "stage": m.stage,
@@ -138,7 +138,6 @@ def as_json(m: Measured) -> str:
         "worst": [case.words for case in m.worst],
         **m.extra,
     }
-    return json.dumps(without_nan(found), indent=1, allow_nan=False)
 
 
 def as_markdown(m: Measured) -> str:
@@ -183,21 +182,17 @@ def as_csv(cases: Sequence[dict[str, Any]]) -> str:
 def write(folder: Path, m: Measured) -> Path:
     """Write all files of a measurement, or none."""
     texts = {
-        "figures.json": as_json(m),
+        "figures.json": as_json(content_of(m)),
         "figures.md": as_markdown(m),
         "cases.csv": as_csv(m.cases),
         "figures.html": as_html(m),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (folder / f".{name}.part").write_text(text, encoding="utf-8")
-    for name in texts:
-        os.replace(folder / f".{name}.part", folder / name)
+    write_texts(folder, texts)
     return folder / "figures.html"
 
 
 def show(m: Measured) -> None:
-    """The table on the screen."""
+    """The table on the screen; of a part without figures, why it has none."""
     console = Console()
     for part in m.parts:
         table = Table(title=part.title, title_justify="left", expand=False)
@@ -207,5 +202,7 @@ def show(m: Measured) -> None:
             table.add_row(*row_of(figure))
         if part.figures:
             console.print(table)
+        else:
+            console.print(f"{part.title}: {' '.join(part.notes)}", markup=False, soft_wrap=True)
     console.print(m.verdict, markup=False, soft_wrap=True)
     console.print(NOTICE, markup=False)

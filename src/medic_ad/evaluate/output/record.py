@@ -78,7 +78,6 @@ def write_figures(
         more: what else the JSON holds.
     """
     out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
     made = made_by(arguments) if model is None else provenance(model, arguments)
     whose = "no weights" if model is None else f"weights {model.weights_sha256[:16]}"
     splits = "; ".join(dict.fromkeys(f"{f.split} (unit: {f.unit})" for f in figures))
@@ -98,11 +97,30 @@ def write_figures(
         "figures": [dataclasses.asdict(f) for f in figures],
         **more,
     }
-    content = json.dumps(without_nan(record), indent=1, allow_nan=False)
-    (out / f"{name}.json").write_text(content + "\n", encoding="utf-8")
-    page = out / f"{name}.md"
-    page.write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")
-    return page
+    page = "\n".join([*head, *lines])
+    write_texts(out, {f"{name}.json": as_json(record) + "\n", f"{name}.md": page + "\n"})
+    return out / f"{name}.md"
+
+
+def as_json(found: Any) -> str:
+    """Any dataclasses, lists and numbers as JSON that every reader takes."""
+    return json.dumps(without_nan(found), indent=1, allow_nan=False)
+
+
+def figure_of(found: dict[str, Any]) -> Figure:
+    """A figure from the JSON that it was written to."""
+    value = math.nan if found["value"] is None else found["value"]
+    interval = None if found["interval"] is None else tuple(found["interval"])
+    return Figure(**{**found, "value": value, "interval": interval})
+
+
+def write_texts(folder: Path, texts: dict[str, str]) -> None:
+    """Write files, name -> content, each whole; none where one cannot be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / f".{name}.part").write_text(text, encoding="utf-8")
+    for name in texts:
+        os.replace(folder / f".{name}.part", folder / name)
 
 
 def without_nan(value: Any) -> Any:

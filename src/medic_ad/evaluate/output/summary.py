@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from medic_ad.data.registry import SETS
 from medic_ad.evaluate.figures.bootstrap import Figure
 from medic_ad.evaluate.output.markdown import number, spread
 from medic_ad.evaluate.output.page import INTERVAL
-from medic_ad.evaluate.output.record import without_nan
+from medic_ad.evaluate.output.record import as_json, figure_of, write_texts
 from medic_ad.report.html import template
 from medic_ad.report.schema import NOTICE
 
@@ -54,11 +52,8 @@ class Row:
         """The row of a measurement that was written."""
         found = json.loads(page.with_name("figures.json").read_text())
         first = next(f for part in found["parts"] for f in part["figures"])
-        value = math.nan if first["value"] is None else first["value"]
-        interval = None if first["interval"] is None else tuple(first["interval"])
-        figure = Figure(**{**first, "value": value, "interval": interval})
         return cls(
-            name, split, stage, figure, found["verdict"], found["beats_baseline"],
+            name, split, stage, figure_of(first), found["verdict"], found["beats_baseline"],
             page.relative_to(out).as_posix(), seconds,
         )  # fmt: skip
 
@@ -106,8 +101,9 @@ def head_of(summary: Summary) -> list[str]:
     ]
 
 
-def as_json(summary: Summary) -> str:
-    found = {
+def content_of(summary: Summary) -> dict[str, Any]:
+    """What `summary.json` holds."""
+    return {
         "schema": SCHEMA,
         "research_use": NOTICE,
         "model": summary.model,
@@ -116,7 +112,6 @@ def as_json(summary: Summary) -> str:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "measurements": [dataclasses.asdict(row) for row in summary.rows],
     }
-    return json.dumps(without_nan(found), indent=1, allow_nan=False)
 
 
 def as_markdown(summary: Summary) -> str:
@@ -149,14 +144,11 @@ def as_html(summary: Summary) -> str:
 
 
 def write(out: Path, summary: Summary) -> Path:
-    """Write `summary.html`, `.md` and `.json`, each whole."""
+    """Write `summary.html`, `.md` and `.json`, or none."""
     texts = {
-        "summary.json": as_json(summary),
+        "summary.json": as_json(content_of(summary)),
         "summary.md": as_markdown(summary),
         "summary.html": as_html(summary),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (out / f".{name}.part").write_text(text, encoding="utf-8")
-        os.replace(out / f".{name}.part", out / name)
+    write_texts(out, texts)
     return out / "summary.html"

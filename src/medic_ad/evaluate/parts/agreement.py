@@ -129,14 +129,12 @@ def agreement_part(
     context: Context, model: Model, of: str, samples: Sequence[Sample], arguments: TableArguments
 ) -> Part | None:
     """Text, map and decision of full reads; `None` where none of the images is read."""
-    if not samples:
-        return None
     planes = [as_image(slice_of(s), s.image) for s in samples]
-    table = f"{Path(arguments.data).stem}-{arguments.split}"
+    table = arguments.measured
     seen = context.store.predictions(
         model.weights_sha256, f"texts-{table}", digest([state_of(s) for s in samples]),
         lambda: read_texts(model, planes, f"reading {table} in words"),
-        arguments.split == "test",
+        arguments.opens_test,
     )  # fmt: skip
     read = seen["decision"] != "out_of_scope"
     if not read.any():

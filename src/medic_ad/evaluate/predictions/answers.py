@@ -6,17 +6,15 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from medic_ad.align import align
 from medic_ad.change import compare_slices
 from medic_ad.data.sample import Sample
-from medic_ad.errors import DataError
 from medic_ad.evaluate.predictions.store import Arrays, Store, digest
 from medic_ad.evaluate.predictions.sweep import as_image
-from medic_ad.evaluate.predictions.table import file_of, slice_of, state_of
+from medic_ad.evaluate.predictions.table import file_of, refuse_missing, slice_of, state_of
 from medic_ad.load import Model
 from medic_ad.look import Look, look, say
 from medic_ad.model.compare import CompareOutput
@@ -33,11 +31,7 @@ def questions_of(data: str, name: str) -> list[Sample]:
         DataError: a file is gone.
     """
     rows = [s for s in split(data, name) if s.question]
-    for path in dict.fromkeys(p for s in rows for p in (s.image, s.prior) if p):
-        if not Path(path).exists():
-            raise DataError(
-                f"expected the file {path} that {data} names, found none; prepare the table again"
-            )
+    refuse_missing((p for s in rows for p in (s.image, s.prior)), data)
     return sorted(rows, key=lambda s: (s.image, s.prior or "", s.slice or 0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from medic_ad.change import change_scores, compare_slices
 from medic_ad.data.sample import Sample, read_info, read_samples
 from medic_ad.errors import DataError
 from medic_ad.evaluate.predictions.store import Arrays, Store, digest
-from medic_ad.evaluate.predictions.table import Lazy
+from medic_ad.evaluate.predictions.table import arrays_in, chosen, refuse_missing
 from medic_ad.finding import change_label
 from medic_ad.image import Image
 from medic_ad.load import Model
@@ -25,6 +26,7 @@ from medic_ad.train.run import split
 from medic_ad.words import CHANGE_LABELS, EXCHANGED
 
 BATCH = 8  # pairs of 2-D images that are kept in one file
+COLUMNS = ("label", "back", "scores", "back_scores", "in_scope")  # what is kept of every pair
 FOREGROUND = 0.02  # of the range of grey values, above its low end
 
 
@@ -93,13 +95,8 @@ def pairs_of(data: str, name: str) -> tuple[list[Pair], list[str]]:
             "pairs and none of them; fill the columns prior and change, or mask where label is "
             "empty"
         )
-    for p in known:
-        for path in (p.sample.image, p.sample.prior, p.change_mask):
-            if path and not Path(path).exists():
-                raise DataError(
-                    f"expected the file {path} that {data} names, found none; prepare the table "
-                    "again"
-                )
+    files_of = ((p.sample.image, p.sample.prior, p.change_mask) for p in known)
+    refuse_missing(itertools.chain.from_iterable(files_of), data)
     notes = []
     if len(pairs) < len(rows):
         notes.append(f"{len(rows)} rows of the split show {len(pairs)} different pairs.")
@@ -169,12 +166,9 @@ class PairPredictions:
 
     def subset(self, keep: np.ndarray) -> PairPredictions:
         """Those of some pairs."""
-        index, maps, priors = np.flatnonzero(keep), self.maps, self.priors
-        columns = ("label", "back", "scores", "back_scores", "in_scope")
         return dataclasses.replace(
-            self, **{name: getattr(self, name)[keep] for name in columns},
-            maps=Lazy(lambda i: maps[int(index[i])], len(index)),
-            priors=Lazy(lambda i: priors[int(index[i])], len(index)),
+            self, **{name: getattr(self, name)[keep] for name in COLUMNS},
+            maps=chosen(self.maps, keep), priors=chosen(self.priors, keep),
         )  # fmt: skip
 
 
@@ -213,24 +207,8 @@ def pair_predictions(
         for part in parts
     }
     paths = store.parts(model.weights_sha256, f"pairs-{name}", makes, test)
-    place = {i: (p, k) for p, part in enumerate(parts) for k, i in enumerate(part)}
-
-    def value(name: str, i: int) -> np.ndarray:
-        part, k = place[i]
-        with np.load(paths[part]) as arrays:
-            return arrays[f"{name}_{k}"]
-
-    def stacked(name: str) -> np.ndarray:
-        return np.array([value(name, i) for i in range(len(pairs))])
-
+    kept = partial(arrays_in, list(zip(paths, parts, strict=True)))
     return PairPredictions(
-        of=of,
-        model=model,
-        label=stacked("label"),
-        back=stacked("back"),
-        scores=stacked("scores"),
-        back_scores=stacked("back_scores"),
-        in_scope=stacked("in_scope"),
-        maps=Lazy(partial(value, "map"), len(pairs)),
-        priors=Lazy(partial(value, "prior_on_current"), len(pairs)),
-    )
+        of, model, **{name: np.array(list(kept(name))) for name in COLUMNS},
+        maps=kept("map"), priors=kept("prior_on_current"),
+    )  # fmt: skip

@@ -72,7 +72,7 @@ class Run(Generic[P]):
     @property
     def name(self) -> str:
         """Of the table and split, in files and figures."""
-        return f"{Path(self.arguments.data).stem}-{self.arguments.split}"
+        return self.arguments.measured
 
     def sampling(self, keep: np.ndarray | None = None) -> Resampling:
         kept = [s for i, s in enumerate(self.samples) if keep is None or keep[i]]
@@ -118,13 +118,14 @@ def begin(
     arguments: TableArguments,
     samples: list[Sample],
     notes: list[str],
-    see: Callable[[Model, str, Context], P],
+    see: Callable[[Model, str, Store], P],
     calibrated: bool = True,
 ) -> Run[P]:
     """Load one or two models and let each see the samples.
 
     Args:
-        see: (model, its name in tables, context) -> what it says of the samples.
+        see: (model, its name in tables, where predictions are kept) -> what it says of the
+            samples.
         calibrated: whether a model that was never calibrated is refused.
 
     Raises:
@@ -147,7 +148,7 @@ def begin(
         seed=arguments.seed,
         resamples=arguments.resamples,
     )
-    seen = [see(m, of, context) for m, of in zip(models, labels_of(names), strict=True)]
+    seen = [see(m, of, context.store) for m, of in zip(models, labels_of(names), strict=True)]
     other = seen[1] if len(seen) > 1 else None
     return Run(stage, arguments, context, samples, notes, seen[0], other)
 
@@ -166,12 +167,10 @@ def start(
             that every command opens the split once.
         keep: which of them this command measures.
     """
-    table = f"{Path(arguments.data).stem}-{arguments.split}"
 
-    def see(model: Model, of: str, context: Context) -> Predictions:
-        test = arguments.split == "test"
-        seen = predictions_of(model, of, images, context.store, table, test)
-        return seen.subset(np.array(keep))
+    def see(model: Model, of: str, store: Store) -> Predictions:
+        name, test = arguments.measured, arguments.opens_test
+        return predictions_of(model, of, images, store, name, test).subset(np.array(keep))
 
     samples = [s for s, kept in zip(images, keep, strict=True) if kept]
     return begin(stage, arguments, samples, notes, see)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -43,6 +43,16 @@ class TableArguments:
     seed: int = field(default=0, metadata={"help": "of resampling and of the fitted baselines"})
     resamples: int = field(default=1000, metadata={"help": "of the bootstrap"})
 
+    @property
+    def measured(self) -> str:
+        """Of table and split, in names of files and caches."""
+        return f"{Path(self.data).stem}-{self.split}"
+
+    @property
+    def opens_test(self) -> bool:
+        """Whether predictions open the test split, which is written down."""
+        return self.split == "test"
+
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise DataError(
@@ -71,6 +81,12 @@ class Lazy(Sequence[np.ndarray]):
         return self.make(int(index))
 
 
+def chosen(arrays: Sequence[np.ndarray], keep: np.ndarray) -> Lazy:
+    """Those of some samples, by `(n,)` bool."""
+    index = np.flatnonzero(keep)
+    return Lazy(lambda i: arrays[int(index[i])], len(index))
+
+
 def images_of(data: str, name: str) -> tuple[list[Sample], list[str]]:
     """Images of one split whose label or lesion mask is known, each once, and notes.
 
@@ -97,17 +113,26 @@ def images_of(data: str, name: str) -> tuple[list[Sample], list[str]]:
             first, label=labels.pop() if labels else math.nan, mask=first.mask or alone.mask
         )
     known = [s for s in images.values() if not math.isnan(s.label) or s.mask]
-    for path in dict.fromkeys(p for s in known for p in (s.image, s.mask) if p):
-        if not Path(path).exists():
-            raise DataError(
-                f"expected the file {path} that {data} names, found none; prepare the table again"
-            )
+    refuse_missing((p for s in known for p in (s.image, s.mask)), data)
     notes = []
     if len(images) < len(rows):
         notes.append(f"{len(rows)} rows of the split show {len(images)} different images.")
     if len(known) < len(images):
         notes.append(f"{len(images) - len(known)} images without label and mask are left out.")
     return known, notes
+
+
+def refuse_missing(paths: Iterable[str | None], data: str) -> None:
+    """Refuse a table that names files which are gone; `None` names none.
+
+    Raises:
+        DataError: naming the first that is missing.
+    """
+    for path in dict.fromkeys(p for p in paths if p):
+        if not Path(path).exists():
+            raise DataError(
+                f"expected the file {path} that {data} names, found none; prepare the table again"
+            )
 
 
 def labelled(data: str, name: str) -> tuple[list[Sample], list[bool], list[str]]:
@@ -230,10 +255,9 @@ class Predictions:
 
     def subset(self, keep: np.ndarray) -> Predictions:
         """Those of some images."""
-        index, maps = np.flatnonzero(keep), self.heatmaps
         return dataclasses.replace(
             self, score=self.score[keep], entry=self.entry[keep], in_scope=self.in_scope[keep],
-            heatmaps=Lazy(lambda i: maps[int(index[i])], len(index)),
+            heatmaps=chosen(self.heatmaps, keep),
         )  # fmt: skip
 
 
@@ -275,16 +299,20 @@ def parts_of(
     return list(zip(store.parts(weights, name, makes, test), indexes, strict=True))
 
 
-def heatmaps_in(parts: Sequence[tuple[Path, list[int]]]) -> Lazy:
-    """The maps of `parts_of`, in the order of the images."""
+def arrays_in(parts: Sequence[tuple[Path, list[int]]], name: str) -> Lazy:
+    """The arrays NAME_0, NAME_1 ... of files, in the order of the samples.
+
+    Args:
+        parts: a file each, and the indexes of the samples that its arrays are of.
+    """
     place = {i: (path, k) for path, part in parts for k, i in enumerate(part)}
 
-    def heatmap(i: int) -> np.ndarray:
+    def array(i: int) -> np.ndarray:
         path, k = place[i]
         with np.load(path) as arrays:
-            return arrays[f"heatmap_{k}"]
+            return arrays[f"{name}_{k}"]
 
-    return Lazy(heatmap, len(place))
+    return Lazy(array, len(place))
 
 
 def predictions_of(
@@ -304,7 +332,7 @@ def predictions_of(
         score=np.array(columns["score"], float),
         entry=np.array(columns["entry"], int),
         in_scope=np.array(columns["in_scope"]) & np.array(columns["declared_in_scope"]),
-        heatmaps=heatmaps_in(parts),
+        heatmaps=arrays_in(parts, "heatmap"),
     )
 
 
