@@ -52,6 +52,7 @@ def make_provenance(**changes: Any) -> dict[str, Any]:
         "gate": {"distance": 3.0, "limit": 9.0},
         "device": "cpu",
         "dtype": "float32",
+        "attention": "sdpa",
         "libraries": {"torch": "2", "transformers": "5"},
         "inputs": [
             {

@@ -51,7 +51,7 @@ def test_folded_system_tokens_equal_the_unfolded_attention() -> None:
     compared = 0
     for seed in range(4):
         stage, (taps, _) = detector(seed), random_taps(seed=seed)
-        folded = stage.system_logits(taps)
+        folded = stage.system_logits(taps.movedim(2, -1).unbind(1))
         assert folded.shape == (2, 2, 2, 6, 8)
         for level in range(2):
             queries = stage.query[level](stage.system_tokens)  # (2, 24)

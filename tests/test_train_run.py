@@ -21,16 +21,14 @@ from medic_ad.train import base, compare, detect
 from medic_ad.train.compare import change_map_loss
 from medic_ad.train.detect import system_token_loss
 from medic_ad.train.draw import Slices, scan_batch
+from medic_ad.train.frozen import digest, freeze, hash_tensors
 from medic_ad.train.losses import IGNORED, answer_labels, soft_dice
 from medic_ad.train.render import Rendered
 from medic_ad.train.run import (
     Draws,
     Stage,
     StageArguments,
-    digest,
     fit,
-    freeze,
-    hash_tensors,
 )
 
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from medic_ad import __version__
-from medic_ad.cli_stages import CALIBRATE, EVALUATE, NODE, TRAIN, add_stage, extra
+from medic_ad.cli_stages import BATCH, CALIBRATE, EVALUATE, NODE, TRAIN, add_stage, extra
 from medic_ad.cli_usage import Root, given_path
 from medic_ad.models import MODELS
 
@@ -110,6 +110,9 @@ def read(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda ...; the GPU where there is one when not given.")
     ] = None,
+    attention: Annotated[
+        str, typer.Option(help="Implementation of attention: sdpa, flash_attention_2 or eager.")
+    ] = "sdpa",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -153,7 +156,7 @@ def read(
     from medic_ad.road import read as read_with
 
     track = iter if as_json else track_slices
-    report = read_with(study, load_model(model, device), ask, track)
+    report = read_with(study, load_model(model, device, attention), ask, track)
     folder = None if out is None else report.save(out)
     written = []
     if dicom is not None:
@@ -220,20 +223,38 @@ def demo(
 
 @app.command()
 def info(
+    model: Annotated[
+        str | None,
+        typer.Option(help="With --memory: a size such as lingshu-7b, a model's name or a folder."),
+    ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="What each stage of training takes; no weights needed.")
+    ] = False,
+    batch: Annotated[
+        int, typer.Option(min=1, help="With --memory: scans or pairs of a batch.")
+    ] = 8,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print it as JSON, nothing else.")
     ] = False,
 ) -> None:
-    """Version, models with scope and thresholds, libraries, devices."""
-    from medic_ad.info import collect
+    """Version, models with scope and thresholds, libraries, devices; or --memory of training."""
+    if memory != (model is not None):
+        raise typer.BadParameter("expected --model and --memory together, got one of them.")
+    from medic_ad.cli_show import show_info, show_memory
 
-    content = collect()
+    content: dict[str, Any]
+    if model is not None:
+        with extra("train"):
+            from medic_ad.memory import collect_memory
+        content, show = collect_memory(model, batch), show_memory
+    else:
+        from medic_ad.info import collect
+
+        content, show = collect(), show_info
     if as_json:
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
-        return
-    from medic_ad.cli_show import show_info
-
-    show_info(content)
+    else:
+        show(content)
 
 
 @data.command("list")
@@ -307,6 +328,7 @@ def prepare(
     show_samples(written)
 
 
+add_stage(app, "batch", BATCH)
 add_stage(app, "calibrate", CALIBRATE)
 add_stage(app, "node", NODE)
 app.add_typer(train, name="train")

@@ -158,6 +158,24 @@ def show_deidentified(outcome: Outcome) -> None:
     console.print(f"Written: {escape(str(outcome.folder))}", soft_wrap=True)
 
 
+def show_memory(content: dict[str, Any]) -> None:
+    """What each stage of training takes, and what that assumes."""
+    console = _console()
+    if not console.is_terminal:
+        console.width = _ONE_LINE
+    bytes_of = ("weights", "gradients", "optimiser", "activations", "total", "checkpointed")
+    names = ("activations with --checkpointing" if n == "checkpointed" else n for n in bytes_of)
+    table = _table("stage", "trained", "frozen", *(f"{name}, GB" for name in names))
+    for row in content["stages"]:
+        counts = (f"{row[name] / 1e6:,.2f} M" for name in ("trained", "frozen"))
+        table.add_row(row["stage"], *counts, *(f"{row[name] / 1e9:.3f}" for name in bytes_of))
+    model, side = escape(content["model"]), content["image_size"]
+    console.print(f"[bold]{model}[/], batch {content['batch']}, images of {side} x {side} pixels")
+    console.print(table)
+    for line in content["assumptions"]:
+        console.print(f"- {line}", soft_wrap=True)
+
+
 def show_sets() -> None:
     """The registry of data sets: a table, or blocks where the screen is too narrow for one."""
     from medic_ad.data.registry import COMBINATIONS, SETS

@@ -124,6 +124,12 @@ CALIBRATE = Stage(
     "CalibrateArguments",
     "Fit scores, thresholds and scope on the validation split.",
 )
+BATCH = Stage(
+    "medic_ad.batch.run",
+    "BatchArguments",
+    "Read many studies, named by a manifest; results and heatmaps as Parquet.",
+    extra="batch",
+)
 NODE = Stage(
     "medic_ad.node.run",
     "NodeArguments",
@@ -180,7 +186,8 @@ def as_command(arguments: type, main: Callable[[Any], object]) -> Callable[..., 
     """A function whose parameters are the fields of a dataclass, as typer reads them.
 
     Types and defaults come from the fields, help from their metadata; a field without a default is
-    a required option, unless the YAML file of `--config` gives it.
+    a required option, unless the YAML file of `--config` gives it. Where the metadata says
+    `argument`, it stands on the command line without its name.
     """
     types = typing.get_type_hints(arguments)
     fields = [field for field in dataclasses.fields(arguments) if field.init]
@@ -207,7 +214,9 @@ def as_command(arguments: type, main: Callable[[Any], object]) -> Callable[..., 
 def _parameter(field: dataclasses.Field, kind: Any) -> inspect.Parameter:
     flag = field.name.replace("_", "-")
     names = (f"--{flag}/--no-{flag}",) if kind is bool else (f"--{flag}",)
-    option = typer.Option(*names, help=field.metadata.get("help"))
+    option: Any = typer.Option(*names, help=field.metadata.get("help"))
+    if field.metadata.get("argument"):
+        option = typer.Argument(metavar=flag.upper(), help=field.metadata.get("help"))
     default = field.default
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()

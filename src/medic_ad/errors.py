@@ -41,3 +41,7 @@ class NodeError(MedicADError):
 
 class DeidentifyError(MedicADError):
     """A file cannot be de-identified, or its key or output folder does not fit."""
+
+
+class BatchError(MedicADError):
+    """A manifest of studies, or the folder of their results, does not fit."""

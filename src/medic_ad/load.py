@@ -16,6 +16,7 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import is_flash_attn_2_available
 from transformers.utils.logging import set_tqdm_hook
 
 from medic_ad.errors import ModelError
@@ -37,6 +38,7 @@ UNLOADABLE = (
     HFValidationError,
 )
 DEVICES = ("cpu", "cuda", "mps")
+ATTENTION = ("sdpa", "flash_attention_2", "eager")
 
 
 @dataclass(frozen=True)
@@ -136,24 +138,51 @@ def unreported() -> Iterator[None]:
         logger.removeFilter(other)
 
 
-@unreported()
-def load_checkpoint(path: str | Path) -> tuple[MedicADForConditionalGeneration, MedicADProcessor]:
-    """Network and processor from what `find_checkpoint` gives.
+def check_attention(name: str) -> None:
+    """Refuse an implementation of attention that would have to be exchanged for another.
 
     Raises:
-        ModelError: it is no checkpoint, or its weights do not fit its configuration.
+        ModelError: it is unknown, or its package or its GPU is not there.
     """
+    if name not in ATTENTION:
+        raise ModelError(
+            f"expected an attention of {', '.join(ATTENTION)}, got {name!r}; name one of these"
+        )
+    if name == "flash_attention_2" and not is_flash_attn_2_available():
+        raise ModelError(
+            "expected the package flash-attn and a GPU for flash_attention_2, found not both; "
+            "install it, or use sdpa"
+        )
+
+
+@unreported()
+def load_checkpoint(
+    path: str | Path, attention: str = "sdpa", dtype: str | torch.dtype = "auto"
+) -> tuple[MedicADForConditionalGeneration, MedicADProcessor]:
+    """Network and processor from what `find_checkpoint` gives.
+
+    Args:
+        path: folder, or name on the Hub.
+        attention: one of `ATTENTION`; it is never exchanged for another.
+        dtype: of the weights; "auto" is the checkpoint's own.
+
+    Raises:
+        ModelError: it is no checkpoint, its weights do not fit its configuration, or there is no
+            such attention here.
+    """
+    check_attention(attention)
+    options: dict = {"attn_implementation": attention, "dtype": dtype}
     try:
         kind = check_config(path)
         if kind == "qwen2_5_vl":
             processor = processor_from_base(path)
             ano, diff = processor.tokenizer.convert_tokens_to_ids([ANO, DIFF])
             network = MedicADForConditionalGeneration.from_base(
-                path, ano_token_id=ano, diff_token_id=diff
+                path, ano_token_id=ano, diff_token_id=diff, **options
             )
             return network, processor
         network, info = MedicADForConditionalGeneration.from_pretrained(
-            path, output_loading_info=True, ignore_mismatched_sizes=True
+            path, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
         processor = MedicADProcessor.from_pretrained(path)
         if not processor.chat_template:
@@ -210,20 +239,24 @@ def pick_device(device: str | None) -> torch.device:
     return picked
 
 
-def load_model(name_or_path: str = "nano", device: str | None = None) -> Model:
+def load_model(
+    name_or_path: str = "nano", device: str | None = None, attention: str = "sdpa"
+) -> Model:
     """Load a model by name or from a folder in the Hub's layout.
 
     Args:
         name_or_path: a name of `medic_ad.models.MODELS`, or a folder.
         device: "cpu", "cuda", "cuda:1" ...; without one a GPU when there is one.
+        attention: one of `ATTENTION`.
 
     Raises:
-        ModelError: unknown name (with the near ones), no such device, or weights that do not fit.
+        ModelError: unknown name (with the near ones), no such device or attention, or weights that
+            do not fit.
     """
     picked = pick_device(device)
     info = MODELS.get(name_or_path)
     folder = Path(find_checkpoint(name_or_path))
-    network, processor = load_checkpoint(folder)
+    network, processor = load_checkpoint(folder, attention)
     network.eval().to(picked)
     arrange(network, torch.channels_last)
     network.requires_grad_(False)

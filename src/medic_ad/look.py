@@ -14,6 +14,7 @@ from medic_ad.load import Model
 from medic_ad.model.calibration import heatmap_evidence
 from medic_ad.model.compare import CompareOutput
 from medic_ad.model.detect import DetectOutput
+from medic_ad.model.linear import packed
 from medic_ad.model.modeling import Vision
 from medic_ad.processor import fit_square, restore
 
@@ -44,6 +45,7 @@ class Look:
 
 
 @torch.inference_mode()
+@packed()
 def look(model: Model, canvases: torch.Tensor) -> Look:
     """Detect and explain B canvases `(B, S, S)` in [0, 1]; no text is generated."""
     network = model.network

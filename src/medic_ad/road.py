@@ -243,6 +243,7 @@ def provenance(
         "gate": {"distance": result.distance, "limit": result.limit},
         "device": str(model.device),
         "dtype": str(model.network.dtype).removeprefix("torch."),
+        "attention": model.config._attn_implementation,
         "libraries": {"torch": torch.__version__, "transformers": transformers.__version__},
         "inputs": [
             {

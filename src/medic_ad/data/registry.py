@@ -26,4 +26,19 @@ SETS: dict[str, SetInfo] = {
 
 COMBINATIONS: dict[str, tuple[str, ...]] = {
     "nano": ("brain_tumour_cheng", "ms_cross_sectional", "mni152"),
+    # the paper's, stage by stage (Medic-AD, arXiv 2603.27176)
+    "paper_detect": (
+        "bmad_brats2021",
+        "bmad_liver",
+        "bmad_resc",
+        "bmad_oct2017",
+        "bmad_rsna",
+        "bmad_camelyon16",
+        "chestx_det",
+        "vqa_rad",
+        "slake",
+        "pathvqa",
+    ),
+    "paper_compare": ("mimic_diff_vqa",),
+    "paper_explain": ("bmad_brats2021", "bmad_liver", "bmad_resc", "chestx_det"),
 }

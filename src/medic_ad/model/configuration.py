@@ -28,6 +28,8 @@ class MedicADConfig(Qwen2_5_VLConfig):
             scope; filled with `scope`.
         image_tap_indexes: vision blocks whose outputs are tapped; `None` means the blocks
             that attend globally.
+        lora_rank: rank of the adapters in the language model; 0 for none, and only then a prompt
+            without stage tokens is answered as the backbone answers it.
     """
 
     model_type = "medic_ad"
@@ -46,8 +48,15 @@ class MedicADConfig(Qwen2_5_VLConfig):
     scope_modalities: list[str] | tuple[str, ...] = ()
     scope_body_parts: list[str] | tuple[str, ...] = ()
     image_tap_indexes: list[int] | tuple[int, ...] | None = None
+    lora_rank: int = 0
 
     @property
     def taps(self) -> tuple[int, ...]:
         """Indexes of the tapped vision blocks."""
         return tuple(self.image_tap_indexes or self.vision_config.fullatt_block_indexes)
+
+    @classmethod
+    def from_base(cls, base: Qwen2_5_VLConfig, **own) -> MedicADConfig:
+        """A Qwen2.5-VL's configuration with the heads' fields, of which `own` are not as usual."""
+        values = {name: value for name, value in base.to_dict().items() if name != "model_type"}
+        return cls(**{**values, **own})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, linear
 from transformers.utils import ModelOutput
 
 from medic_ad.model.configuration import MedicADConfig
@@ -73,30 +75,30 @@ class AnomalyProcessor(nn.Module):
         self.score = nn.Linear(dim, 1)
         self.score_top = nn.Parameter(torch.tensor(1.0))
 
-    def system_logits(self, taps: torch.Tensor) -> torch.Tensor:
-        """Logits of both system tokens: taps `(B, L, Dv, h, w)` -> `(B, L, 2, h, w)`.
+    def system_logits(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Logits of both system tokens: L taps `(B, h, w, Dv)`, normalised -> `(B, L, 2, h, w)`.
 
         The query is folded into the key projection: one vector per token and tap.
         """
         out = []
-        for level, (query, key) in enumerate(zip(self.query, self.key, strict=True)):
+        for tap, query, key, bias in zip(taps, self.query, self.key, self.bias, strict=True):
             folded = query(self.system_tokens) @ key.weight * query.out_features**-0.5  # (2, Dv)
-            logit = torch.einsum("bchw,kc->bkhw", taps[:, level], folded)
-            out.append(logit + self.bias[level][:, None, None])
-        return torch.stack(out, 1)
+            out.append(linear(tap, folded, bias))
+        return torch.stack(out, 1).movedim(-1, 2)
 
     def forward(self, taps: torch.Tensor, merged: torch.Tensor) -> DetectOutput:
-        """Taps `(B, L, Dv, h, w)` in raster order and merged tokens `(B, D, h/2, w/2)`."""
-        taps = torch.stack(
-            [
-                norm(taps[:, level].movedim(1, -1)).movedim(-1, 1)
-                for level, norm in enumerate(self.norms)
-            ],
-            1,
-        )
-        abnormal, normal = self.system_logits(taps).unbind(2)  # (B, L, h, w) each
+        """Taps `(B, L, Dv, h, w)` in raster order and merged tokens `(B, D, h/2, w/2)`.
+
+        Level by level with channels last, as the taps lie in memory: this is where the time goes.
+        """
+        levels = [
+            norm(tap.movedim(1, -1)) for norm, tap in zip(self.norms, taps.unbind(1), strict=True)
+        ]  # (B, h, w, Dv) each
+        abnormal, normal = self.system_logits(levels).unbind(2)  # (B, L, h, w) each
         maps = abnormal.sigmoid() - normal.sigmoid()
-        modulated = (taps * (1 + self.gain * maps[:, :, None])).mean(1)  # (B, Dv, h, w)
+        gains = ((1 + self.gain * maps) / len(levels)).unbind(1)
+        parts = (level * gain[..., None] for level, gain in zip(levels, gains, strict=True))
+        modulated = reduce(torch.add, parts).movedim(-1, 1)  # (B, Dv, h, w)
         attention = maps.mean(1)
 
         pooled = adaptive_avg_pool2d(modulated, self.pooled_size).flatten(2).transpose(1, 2)

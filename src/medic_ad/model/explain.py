@@ -82,6 +82,8 @@ class HeatmapDecoder(nn.Module):
         Returns:
             `(B, H, W)` logits; their sigmoid is a probability with one global meaning.
         """
+        # GroupNorm's gradient crashes where channels lie last and its input is frozen (torch 2.13)
+        taps = taps.contiguous()
         x = sum(
             project(norm(taps[:, level]))
             for level, (norm, project) in enumerate(zip(self.norms, self.project, strict=True))

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
 from medic_ad.errors import ModelError
+from medic_ad.model.adapters import add_adapters
 from medic_ad.model.attention import group_windows
 from medic_ad.model.batches import by_grid
 from medic_ad.model.calibration import Calibration
@@ -23,6 +24,7 @@ from medic_ad.model.compare import CompareOutput, Date, DiffProcessor
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.detect import AnomalyProcessor, DetectOutput
 from medic_ad.model.explain import HeatmapDecoder
+from medic_ad.model.linear import pack_linears
 from medic_ad.model.pixel import unpatchify
 from medic_ad.model.taps import raster, raster_order
 
@@ -58,7 +60,8 @@ class Vision(ModelOutput):
 class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     """Qwen2.5-VL that detects, compares and explains (Medic-AD, arXiv 2603.27176).
 
-    Without `<|ano|>` and `<|diff|>` in the prompt it is the stock class, bit for bit.
+    Without `<|ano|>` and `<|diff|>` in the prompt it is the stock class, bit for bit, unless its
+    language model has adapters.
     """
 
     config_class = MedicADConfig
@@ -68,7 +71,10 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     def __init__(self, config: MedicADConfig) -> None:
         super().__init__(config)
         group_windows(self.model.visual)
+        pack_linears(self.model.visual)
         self.add_heads()
+        if config.lora_rank:
+            add_adapters(self.model.language_model, config.lora_rank)
 
     def add_heads(self) -> None:
         """Untrained heads of the three stages, and a calibration of NaN."""
@@ -78,6 +84,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self.calibration = Calibration(
             len(self.config.scope), 2 * self.config.vision_config.hidden_size
         )
+        pack_linears(self.detector)
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Backbone modules as transformers does; the heads keep their own initialisation."""
@@ -109,8 +116,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 f"{base.model_type!r}; name a Qwen2.5-VL or Lingshu checkpoint"
             )
         own = {f: kwargs.pop(f) for f in MedicADConfig.__annotations__ if f in kwargs}
-        values = {k: v for k, v in base.to_dict().items() if k != "model_type"}
-        config = MedicADConfig(**{**values, **own})
+        config = MedicADConfig.from_base(base, **own)
         rows, last = config.text_config.vocab_size, max(config.ano_token_id, config.diff_token_id)
         if last >= rows:
             raise ModelError(
@@ -144,16 +150,15 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             grid_thw=image_grid_thw,
             output_hidden_states=[tap + 1 for tap in self.config.taps],  # 0 is the patch embedding
         )
-        hidden = [out.hidden_states[tap + 1] for tap in self.config.taps]
+        hidden = torch.stack([out.hidden_states[tap + 1] for tap in self.config.taps])
         order = raster_order(image_grid_thw, vision).to(pixel_values.device)
-        levels = [raster(h, image_grid_thw, order) for h in hidden]
         grids = [(h, w) for _, h, w in image_grid_thw.tolist()]
         merge = vision.spatial_merge_size
         counts = [h * w // merge**2 for h, w in grids]
         tokens = out.pooler_output.split(counts)
         patches = pixel_values.split([h * w for h, w in grids])
         return Vision(
-            taps=[torch.stack(maps) for maps in zip(*levels, strict=True)],
+            taps=raster(hidden, image_grid_thw, order),
             merged=[
                 t.T.reshape(-1, h // merge, w // merge)
                 for t, (h, w) in zip(tokens, grids, strict=True)

@@ -58,3 +58,53 @@ def nano_config(**overrides) -> MedicADConfig:
         image_size=192,
     )
     return MedicADConfig(**{**values, **overrides})
+
+
+_TOWER = dict(
+    depth=32,
+    hidden_size=1280,
+    intermediate_size=3420,
+    num_heads=16,
+    in_channels=3,
+    patch_size=14,
+    temporal_patch_size=2,
+    spatial_merge_size=2,
+    window_size=112,
+    fullatt_block_indexes=[7, 15, 23, 31],
+)
+_WIDE_TOWER = {**_TOWER, "intermediate_size": 3456}
+# Width, width of the MLP, layers, heads, key-value heads, rows of the vocabulary, tied embeddings,
+# tower: the config.json files that Qwen published with Qwen2.5-VL.
+_BACKBONES: dict[str, tuple] = {
+    "qwen2.5-vl-3b": (2048, 11008, 36, 16, 2, 151936, True, _TOWER),
+    "qwen2.5-vl-7b": (3584, 18944, 28, 28, 4, 152064, False, _TOWER),
+    "qwen2.5-vl-32b": (5120, 27648, 64, 40, 8, 152064, False, _WIDE_TOWER),
+    "qwen2.5-vl-72b": (8192, 29568, 80, 64, 8, 152064, False, _WIDE_TOWER),
+}
+_SAME = {"lingshu-7b": "qwen2.5-vl-7b", "lingshu-32b": "qwen2.5-vl-32b"}
+PRESETS = (*_SAME, *_BACKBONES)  # names of sizes, of which no weights are needed
+
+
+def preset_config(name: str) -> MedicADConfig:
+    """The configuration of a name of `PRESETS`, heads included."""
+    width, mlp, layers, heads, shared, rows, tied, tower = _BACKBONES[_SAME.get(name, name)]
+    return MedicADConfig(
+        vision_config={**tower, "out_hidden_size": width},
+        text_config=dict(
+            hidden_size=width,
+            intermediate_size=mlp,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=shared,
+            vocab_size=rows,
+            max_position_embeddings=128000,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 1000000.0,
+                "mrope_section": [16, 24, 24],
+            },
+            tie_word_embeddings=tied,
+        ),
+        tie_word_embeddings=tied,
+        dtype="bfloat16",
+    )

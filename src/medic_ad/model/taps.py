@@ -55,15 +55,16 @@ def raster(hidden: torch.Tensor, grid_thw: torch.Tensor, order: torch.Tensor) ->
     """Bring features tapped inside the tower back to raster order, one map per image.
 
     Args:
-        hidden: `(N, Dv)` in the tower's window order, images packed.
+        hidden: `(..., N, Dv)` in the tower's window order, images packed.
         grid_thw: `(images, 3)` patch grids `(1, h, w)`; sizes may differ.
         order: `raster_order(grid_thw, vision_config)`.
 
     Returns:
-        One `(Dv, h, w)` tensor per image: `[:, y, x]` is the patch in row y, column x.
+        One `(..., Dv, h, w)` tensor per image: `[..., y, x]` is the patch in row y, column x.
+        Channels lie last in memory, as the tower leaves them.
     """
-    parts = hidden[order].split(grid_thw.prod(1).tolist())
+    parts = hidden.index_select(-2, order).split(grid_thw.prod(1).tolist(), dim=-2)
     return [
-        part.T.unflatten(1, (h, w))
+        part.movedim(-1, -2).unflatten(-1, (h, w))
         for part, (_, h, w) in zip(parts, grid_thw.tolist(), strict=True)
     ]

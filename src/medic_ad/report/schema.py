@@ -65,6 +65,7 @@ PROVENANCE = _object(
     gate=_object(distance=_MAYBE_NUMBER, limit=_MAYBE_NUMBER),
     device=_TEXT,
     dtype=_TEXT,
+    attention=_TEXT,
     libraries={"type": "object", "additionalProperties": _TEXT},
     inputs={
         "type": "array",

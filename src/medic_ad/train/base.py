@@ -26,8 +26,9 @@ from medic_ad.model.modeling import MedicADForConditionalGeneration
 from medic_ad.model.presets import NANO_VOCABULARY, nano_config
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
 from medic_ad.train.draw import scan_batch
+from medic_ad.train.frozen import freeze
 from medic_ad.train.losses import answer_labels, hint_ids, soft_dice
-from medic_ad.train.run import Draws, Stage, StageArguments, fit, freeze, training_slices
+from medic_ad.train.run import Draws, Stage, StageArguments, fit, training_slices
 
 SPECIAL = (
     "<|endoftext|>",
@@ -123,7 +124,7 @@ class VisionPretraining(Stage):
         self, image: torch.Tensor, mask: torch.Tensor, sequence: list[str | None], **_
     ) -> dict:
         vision = self.model.encode(**self.processor.images(image, self.model.config))
-        taps = torch.stack(vision.taps)  # (B, L, Dv, h, w)
+        taps = torch.stack(vision.taps).contiguous()  # (B, L, Dv, h, w)
         logits = torch.stack(
             [
                 pixel_shuffle(dense(norm(taps[:, level])), SUB).squeeze(1)

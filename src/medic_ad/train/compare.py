@@ -12,26 +12,25 @@ from medic_ad import words
 from medic_ad.errors import DataError
 from medic_ad.model.compare import CompareOutput, Date
 from medic_ad.train.draw import pair_batch
-from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, soft_dice
+from medic_ad.train.frozen import freeze_for
+from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, mean, soft_dice
 from medic_ad.train.real_pairs import render_pairs
 from medic_ad.train.run import (
     Draws,
+    LanguageArguments,
     Stage,
-    StageArguments,
+    adapt,
     finish,
     fit,
-    freeze,
     load_stage,
     split,
     training_slices,
 )
 from medic_ad.train.volume_pairs import render_volume_pairs
 
-TRAINED = ("comparer.",)
-
 
 @dataclass
-class CompareArguments(StageArguments):
+class CompareArguments(LanguageArguments):
     """Arguments of `medic-ad train compare`."""
 
     steps: int = field(default=1500, metadata={"help": "optimiser steps"})
@@ -42,7 +41,6 @@ class CompareArguments(StageArguments):
     )
     label_weight: float = field(default=1.0, metadata={"help": "of worse / stable / better"})
     map_weight: float = field(default=1.0, metadata={"help": "of the signed change map"})
-    language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
     hint_weight: float = field(
         default=0.0,
         metadata={
@@ -85,17 +83,16 @@ class CompareStage(Stage):
         out = self.model.comparer(
             Date(*(c[0::2] for c in columns)), Date(*(c[1::2] for c in columns))
         )
-        told = torch.tensor([c is not None for c in change])
+        told = torch.tensor([c is not None for c in change], device=image.device)
         target = torch.tensor(
-            [words.CHANGE_LABELS.index(c) for c in change if c], device=image.device
+            [words.CHANGE_LABELS.index(c) for c in change if c],
+            dtype=torch.long,
+            device=image.device,
         )
-        label_loss = accuracy = map_loss = out.logits.new_zeros(())
-        if told.any():
-            label_loss = cross_entropy(out.logits[told], target)
-            accuracy = (out.logits[told].argmax(1) == target).float().mean()
-        drawn = torch.tensor(known)
-        if drawn.any():
-            map_loss = change_map_loss(out, mask, mask_followup, drawn)
+        right = out.logits[told].argmax(1) == target
+        label_loss = mean(cross_entropy(out.logits[told], target, reduction="none"))
+        drawn = torch.tensor(known, device=image.device)
+        map_loss = change_map_loss(out, mask, mask_followup, drawn)
         prompts = [self.processor.prompt(q, images=2, answer=a) for q, a in dialogues]
         text = self.processor.text(prompts, config, vision.merged[0][0].numel()).to(image.device)
         language_loss = self.model(
@@ -105,6 +102,7 @@ class CompareStage(Stage):
             ano_embeds=detected.embeds,
             diff_embeds=out.embeds,
             labels=answer_labels(text["input_ids"], self.processor.tokenizer),
+            use_cache=False,
         ).loss
         hint = out.logits.new_zeros(())
         if weights.hint_weight:
@@ -123,7 +121,7 @@ class CompareStage(Stage):
             "map": map_loss,
             "language": language_loss,
             "hint": hint,
-            "accuracy": accuracy,
+            "accuracy": mean(right.float()),
         }
 
 
@@ -141,7 +139,8 @@ def change_map_loss(
     gone = (mask - mask_followup).clamp(min=0)[known]
     loss = out.growth.new_zeros(())
     for logits, target in ((out.growth[known], grown), (out.decline[known], gone)):
-        loss = loss + 5 * binary_cross_entropy_with_logits(logits, target)
+        pixels = binary_cross_entropy_with_logits(logits, target, reduction="none")
+        loss = loss + 5 * mean(pixels)
         loss = loss + 0.5 * soft_dice(logits.sigmoid(), target)
     return loss
 
@@ -182,8 +181,8 @@ def train(model, processor, arguments: CompareArguments) -> None:
         ]
         return batch
 
-    freeze(model, TRAINED)
-    model.comparer.no_prior.requires_grad = False  # learned in stage 1
+    adapt(model, arguments)
+    freeze_for(model, "compare", adapters=arguments.lora > 0)
     fit(
         CompareStage(model, processor, arguments),
         model,

@@ -11,23 +11,22 @@ from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_l
 from medic_ad import words
 from medic_ad.model.detect import DetectOutput
 from medic_ad.train.draw import scan_batch
-from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, soft_dice
+from medic_ad.train.frozen import freeze_for
+from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, mean, soft_dice
 from medic_ad.train.run import (
     Draws,
+    LanguageArguments,
     Stage,
-    StageArguments,
+    adapt,
     finish,
     fit,
-    freeze,
     load_stage,
     training_slices,
 )
 
-TRAINED = ("detector.",)
-
 
 @dataclass
-class DetectArguments(StageArguments):
+class DetectArguments(LanguageArguments):
     """Arguments of `medic-ad train detect`."""
 
     steps: int = field(default=800, metadata={"help": "optimiser steps"})
@@ -35,7 +34,6 @@ class DetectArguments(StageArguments):
         default=1.0, metadata={"help": "of the pixel loss, where masks exist"}
     )
     image_weight: float = field(default=1.0, metadata={"help": "of the image loss"})
-    language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
     hint_weight: float = field(
         default=0.0,
         metadata={"help": "of the distance of <Ano> to the words in its place in `base`, for nano"},
@@ -65,9 +63,9 @@ class DetectStage(Stage):
             vision = self.model.encode(**images)
         out = self.model.detector(torch.stack(vision.taps), torch.stack(vision.merged))
         told = label.isfinite()
-        image_loss = out.logit.new_zeros(())
-        if told.any():
-            image_loss = binary_cross_entropy_with_logits(out.logit[told], label[told])
+        image_loss = mean(
+            binary_cross_entropy_with_logits(out.logit[told], label[told], reduction="none")
+        )
         pixel_loss = system_token_loss(out, mask, known)
         prompts = [self.processor.prompt(q, answer=a) for q, a in dialogues]
         merged = vision.merged[0][0].numel()
@@ -79,6 +77,7 @@ class DetectStage(Stage):
             ano_embeds=out.embeds,
             diff_embeds=self.model.comparer.no_prior.expand(len(image), -1, -1),
             labels=answer_labels(text["input_ids"], self.processor.tokenizer),
+            use_cache=False,
         ).loss
         hint = out.logit.new_zeros(())
         if weights.hint_weight:
@@ -117,15 +116,13 @@ def system_token_loss(out: DetectOutput, mask: torch.Tensor, known: torch.Tensor
         mask: `(B, H, W)` in {0, 1}.
         known: `(B,)` bool, whose mask is the truth; the others do not count.
     """
-    if not known.any():
-        return out.logit.new_zeros(())
     out, mask = DetectOutput(**{name: value[known] for name, value in out.items()}), mask[known]
     share = adaptive_avg_pool2d(mask[:, None], out.abnormal.shape[-2:]).expand_as(out.abnormal)
     # a patch that is a tenth lesion is abnormal to that tenth; rare, so it weighs more
     weight = 1 + 4 * (share > 0)
-    abnormal = binary_cross_entropy_with_logits(out.abnormal, share, weight)
-    normal = binary_cross_entropy_with_logits(out.normal, 1 - share, weight)
-    return abnormal + normal + 0.5 * soft_dice(out.map_logits.sigmoid(), share[:, 0])
+    abnormal = binary_cross_entropy_with_logits(out.abnormal, share, weight, reduction="none")
+    normal = binary_cross_entropy_with_logits(out.normal, 1 - share, weight, reduction="none")
+    return mean(abnormal) + mean(normal) + 0.5 * soft_dice(out.map_logits.sigmoid(), share[:, 0])
 
 
 def main(arguments: DetectArguments) -> Path:
@@ -159,7 +156,7 @@ def train(model, processor, arguments: DetectArguments) -> None:
         batch["hints"] = [words.hint(cell, config.pooled_size**2) for cell in cells]
         return batch
 
-    # the learned no-prior state is what `<|diff|>` says of a single scan, so it is learned here
-    freeze(model, (*TRAINED, "comparer.no_prior"))
+    adapt(model, arguments)
+    freeze_for(model, "detect", adapters=arguments.lora > 0)
     stage = DetectStage(model, processor, arguments)
     fit(stage, model, Draws(scans, arguments.seed), arguments, "detect")

@@ -9,6 +9,7 @@ import torch
 from monai.losses import DiceFocalLoss
 
 from medic_ad.train.draw import scan_batch
+from medic_ad.train.frozen import freeze_for
 from medic_ad.train.losses import soft_dice
 from medic_ad.train.run import (
     Draws,
@@ -16,12 +17,10 @@ from medic_ad.train.run import (
     StageArguments,
     finish,
     fit,
-    freeze,
     load_stage,
     training_slices,
 )
 
-TRAINED = ("explainer.",)
 SWAPPED = 0.125  # share of the scans also shown with the <Ano> of their lesion-free twin
 
 
@@ -89,5 +88,5 @@ def train(model, processor, arguments: ExplainArguments) -> None:
         pixels = processor.images(torch.cat([batch["image"], twin]), config)
         return {"pixels": pixels, "mask": batch["mask"], "twin": twin}
 
-    freeze(model, TRAINED)
+    freeze_for(model, "explain")
     fit(ExplainStage(model, arguments), model, Draws(scans, arguments.seed), arguments, "explain")

@@ -11,6 +11,15 @@ from medic_ad.errors import DataError
 IGNORED = -100  # label that the language-model loss passes over
 
 
+def mean(values: torch.Tensor) -> torch.Tensor:
+    """Mean of a loss's terms, 0 where there are none.
+
+    Even then it reaches every parameter before it: processes that train together wait for each
+    other's gradient of each parameter, also where a batch says nothing of it.
+    """
+    return values.sum() / max(1, values.numel())
+
+
 def soft_dice(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Dice loss over the whole batch, so that images without lesion count too.
 
@@ -65,8 +74,6 @@ def hint_loss(
 
     Returns: squared distance over the variance of the words' embeddings.
     """
-    if not known.any():
-        return embeds.new_zeros(())
     words = embedding(ids.to(embeds.device)).detach()
     spread = words.var().clamp(min=1e-9)
-    return (embeds[known].float() - words[known]).pow(2).mean() / spread
+    return mean((embeds[known].float() - words[known]).pow(2)) / spread

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
@@ -134,16 +135,16 @@ def render_pairs(
         return None
     places = [_place(s, side, cache) for s in rows]
     first = dict(zip(places[::-1], rows[::-1], strict=True))  # the first row of each pair
-    suffixes = (".npy", ".txt")
-    jobs = [
-        (sample, side, place)
-        for place, sample in first.items()
-        if not any(place.with_suffix(s).is_file() for s in suffixes)
-    ]
-    if jobs:
-        (cache / "pairs").mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(workers) as pool:
-            list(track(pool.map(_keep, jobs, chunksize=4), "aligning pairs", total=len(jobs)))
+    (cache / "pairs").mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / "pairs.lock"):  # of several processes one aligns, the others wait
+        jobs = [
+            (sample, side, place)
+            for place, sample in first.items()
+            if not any(place.with_suffix(s).is_file() for s in (".npy", ".txt"))
+        ]
+        if jobs:
+            with ProcessPoolExecutor(workers) as pool:
+                list(track(pool.map(_keep, jobs, chunksize=4), "aligning pairs", total=len(jobs)))
     kept = {place for place in first if place.with_suffix(".npy").is_file()}
     said = [p.with_suffix(".txt").read_text(encoding="utf-8") for p in first if p not in kept]
     reasons = Counter(reason.split(" (")[0] for reason in said)  # without each pair's own figures

@@ -7,7 +7,7 @@ same repair was made at a healthy place and the lesion stayed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import lru_cache
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from rich.progress import track
 
 from medic_ad.data.inpaint import TRAIN_INPAINTERS
@@ -101,28 +102,36 @@ def render(
 ) -> Rendered:
     """Render samples, or load them from `cache` when they were rendered before.
 
-    An interrupted rendering leaves nothing behind: the file is written whole, then renamed.
+    An interrupted rendering leaves no slices behind.
     """
     if not samples:
         raise DataError("expected at least one sample to render, got none; check the split's name")
     key = hashlib.sha256(repr((VERSION, side, seed, [state_of(s) for s in samples])).encode())
     path = cache / f"render-{key.hexdigest()[:16]}.npz"
-    if not path.is_file():
+
+    def make() -> dict[str, np.ndarray]:
         jobs = [(s, side, seed * 1_000_003 + i) for i, s in enumerate(samples)]
         with ProcessPoolExecutor(workers) as pool:
             rows = list(
                 track(pool.map(_render, jobs, chunksize=16), "rendering slices", total=len(jobs))
             )
-        columns = dict(
-            zip(
-                ("image", "clean", "sham", "mask", "labelled"), zip(*rows, strict=True), strict=True
-            )
-        )
-        cache.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.npz")
-        arrays: dict[str, Any] = {name: np.stack(column) for name, column in columns.items()}
-        np.savez(part, **arrays)
-        part.rename(path)
+        names = ("image", "clean", "sham", "mask", "labelled")
+        return {n: np.stack(c) for n, c in zip(names, zip(*rows, strict=True), strict=True)}
+
+    label = np.array([s.label for s in samples], np.float32)
+    return Rendered(**made_once(path, make), label=label, samples=list(samples))
+
+
+def made_once(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, Any]:
+    """The arrays of a file, made where it is not there and written whole.
+
+    Of several processes one makes them, the others wait for it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            part = path.with_suffix(".part.npz")
+            np.savez(part, **make())  # type: ignore[arg-type]
+            part.rename(path)
     with np.load(path) as arrays:
-        label = np.array([s.label for s in samples], np.float32)
-        return Rendered(**dict(arrays.items()), label=label, samples=list(samples))
+        return dict(arrays.items())

@@ -1,11 +1,11 @@
-"""Training, what the stages share: arguments, freezing with proof, the Trainer, the record."""
+"""Training, what the stages share: arguments, draws, the Trainer, the record."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -15,18 +15,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import DistributedType, PartialState
 from torch import nn
 from torch.utils.data import IterableDataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from medic_ad import __version__
 from medic_ad.data.sample import Sample, read_info, read_samples
 from medic_ad.errors import DataError, ModelError
-from medic_ad.load import find_checkpoint, load_checkpoint
+from medic_ad.load import ATTENTION, find_checkpoint, load_checkpoint
+from medic_ad.model.adapters import add_adapters
 from medic_ad.model.pixel import arrange
 from medic_ad.train.draw import Slices
+from medic_ad.train.frozen import digest, hash_frozen
 from medic_ad.train.render import render
+from medic_ad.train.shards import FSDP, make_divisible, state_to_save
+from medic_ad.train.trainer import Budget, StageTrainer
+
+UNDIVIDED = (
+    "expected several GPUs for --fsdp, found none that accelerate divides weights among; start it "
+    "with torchrun on a machine with GPUs, or leave --fsdp out"
+)
 
 
 @dataclass
@@ -56,6 +66,20 @@ class StageArguments:
         metadata={"help": "share of the draws per source; the others share the rest by size"},
     )
     exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
+    batches: int = field(
+        default=1, metadata={"help": "batches a step, shared out among the processes"}
+    )
+    fsdp: bool = field(
+        default=False,
+        metadata={"help": "divide the weights among the processes (FSDP2)"},
+    )
+    attention: str = field(
+        default="sdpa", metadata={"help": f"implementation of attention: {', '.join(ATTENTION)}"}
+    )
+    checkpointing: bool = field(
+        default=False,
+        metadata={"help": "compute activations of the language model again to save memory"},
+    )
     cpu_seconds: float = field(
         default=0.0,
         metadata={"help": "processor seconds that end training before its steps do; 0 for none"},
@@ -67,30 +91,52 @@ class StageArguments:
                 f"expected --workers 0 with --cpu-seconds, got {self.workers}: the time of workers "
                 "is not counted; correct one of them"
             )
-        for name in ("steps", "batch", "learning_rate", "save_steps"):
+        for name in ("steps", "batch", "learning_rate", "save_steps", "batches"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise DataError(
                     f"expected --{name.replace('_', '-')} above 0, got {value}; give another value"
                 )
+        if self.batches % processes():
+            raise DataError(
+                f"expected --batches as a multiple of the {processes()} processes, got "
+                f"{self.batches}; give a multiple"
+            )
+
+
+@dataclass
+class LanguageArguments(StageArguments):
+    """Arguments of the stages that the language model's loss takes part in."""
+
+    language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
+    lora: int = field(
+        default=0, metadata={"help": "rank of adapters trained in the language model; 0: none"}
+    )
+
+
+def processes() -> int:
+    """How many processes train together, as torchrun and accelerate launch say it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 class Draws(IterableDataset):
     """An endless stream of `make(rng, generator)` batches, reproducible from the seed.
 
-    A resumed run skips what was drawn before; the stream is a function of (seed, position).
+    The stream is a function of (seed, position), so a resumed run starts where it stopped, and
+    several processes take turns: together they draw what one process draws alone.
     """
 
     def __init__(
         self, make: Callable[[np.random.Generator, torch.Generator], dict], seed: int
     ) -> None:
         self.make, self.seed, self.start = make, seed, 0
+        self.rank, self.ranks = 0, 1
 
     def __iter__(self):
         torch.set_num_threads(1)
         worker = torch.utils.data.get_worker_info()
-        position, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        position += self.start
+        turn, turns = (worker.id, worker.num_workers) if worker else (0, 1)
+        position, step = self.start + turn * self.ranks + self.rank, turns * self.ranks
         while True:
             rng = np.random.default_rng((self.seed, position))
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -101,11 +147,13 @@ class Draws(IterableDataset):
 class Stage(nn.Module):
     """A model and its loss; tied weights are saved once, every tensor contiguous."""
 
+    accepts_loss_kwargs = False  # the loss is a mean over a batch; the Trainer's over batches
+
     def _tied(self) -> dict[str, str]:
         """Second name of a tensor -> the name that it is saved under."""
         first: dict[int, str] = {}
-        named = [(k, v) for k, v in super().state_dict().items() if v.numel()]
-        return {k: n for k, v in named if (n := first.setdefault(v.data_ptr(), k)) != k}
+        named = self.named_parameters(remove_duplicate=False)
+        return {k: n for k, v in named if (n := first.setdefault(id(v), k)) != k}
 
     def state_dict(self, *args, **kwargs):
         tied, full = self._tied(), super().state_dict(*args, **kwargs)
@@ -114,49 +162,6 @@ class Stage(nn.Module):
     def load_state_dict(self, state_dict, *args, **kwargs):
         again = {k: state_dict[n] for k, n in self._tied().items() if n in state_dict}
         return super().load_state_dict({**state_dict, **again}, *args, **kwargs)
-
-
-def rate(share: float, peak: float) -> float:
-    """Learning rate at this share of a budget: warm-up over a twentieth, then cosine."""
-    if share < 0.05:
-        return peak * max(share, 1e-3) / 0.05
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.05) / 0.95)))
-
-
-class Budget(TrainerCallback):
-    """Ends training before this process has computed for longer; the rate falls until then.
-
-    Args:
-        seconds: of all threads of this process, in which batches are drawn, too.
-        peak: of the learning rate.
-    """
-
-    def __init__(self, seconds: float, peak: float) -> None:
-        self.seconds, self.peak = seconds, peak
-        self.start = self.last = time.process_time()
-
-    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **_):
-        spent = time.process_time() - self.start
-        for group in optimizer.param_groups:
-            group["lr"] = rate(spent / self.seconds, self.peak)
-
-    def on_step_end(self, args, state, control, **_):
-        now = time.process_time()
-        if now + (now - self.last) - self.start >= self.seconds:  # no room for another step
-            control.should_training_stop = True
-        self.last = now
-
-
-class StageTrainer(Trainer):
-    """Trainer whose module returns its own loss and names the parts of it for the log."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        out = model(**inputs)
-        self.parts = {k: float(v.detach()) for k, v in out.items() if k != "loss"}
-        return (out["loss"], out) if return_outputs else out["loss"]
-
-    def log(self, logs, *args, **kwargs):
-        super().log({**logs, **getattr(self, "parts", {})}, *args, **kwargs)
 
 
 def split(data: str, name: str, exclude: str = "") -> list[Sample]:
@@ -219,33 +224,43 @@ def load_stage(arguments: StageArguments):
         ModelError: `arguments.model` names no checkpoint.
     """
     torch.manual_seed(arguments.seed)
-    return load_checkpoint(find_checkpoint(arguments.model, hub=True))
+    return load_checkpoint(
+        find_checkpoint(arguments.model, hub=True),
+        attention=arguments.attention,
+        dtype="auto" if arguments.bf16 else torch.float32,
+    )
+
+
+def adapt(model, arguments: LanguageArguments) -> None:
+    """Add the adapters that a stage trains, unless the stage before left them.
+
+    Raises:
+        ModelError: the stage before left some of another rank.
+    """
+    if arguments.lora and not model.config.lora_rank:
+        model.config.lora_rank = arguments.lora
+        add_adapters(model.model.language_model, arguments.lora)
+    if arguments.lora not in (0, model.config.lora_rank):
+        raise ModelError(
+            f"expected --lora {model.config.lora_rank} as in {arguments.model}, got "
+            f"{arguments.lora}; give that, or 0 to leave its adapters as they are"
+        )
 
 
 def finish(model, processor, arguments: StageArguments) -> Path:
-    """Write weights and processor; the records of the stages before come along."""
-    out = Path(arguments.out)
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
-    for record in Path(arguments.model).glob("*.run.json"):
-        shutil.copy(record, out)
+    """Write weights and processor; the records of the stages before come along.
+
+    Every process calls this; the first writes.
+    """
+    out, place = Path(arguments.out), PartialState()
+    state = state_to_save(model, keep=place.is_main_process)
+    if place.is_main_process:
+        model.save_pretrained(out, state_dict=state)
+        processor.save_pretrained(out)
+        for record in Path(arguments.model).glob("*.run.json"):
+            shutil.copy(record, out)
+    place.wait_for_everyone()
     return out
-
-
-def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
-    """Name -> sha256 of the bytes of every tensor."""
-    return {
-        name: hashlib.sha256(
-            t.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
-        ).hexdigest()
-        for name, t in tensors
-    }
-
-
-def freeze(model: nn.Module, trained: tuple[str, ...]) -> None:
-    """Train only the parameters whose names start with one of `trained`."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = name.startswith(trained)
 
 
 def fit(
@@ -263,8 +278,11 @@ def fit(
         ModelError: a frozen tensor changed.
     """
     out = Path(arguments.out)
-    frozen = [(n, p) for n, p in model.named_parameters() if not p.requires_grad]
-    before = hash_tensors(frozen)
+    before = hash_frozen(model)
+    if arguments.fsdp:
+        if "LOCAL_RANK" not in os.environ:
+            raise ModelError(UNDIVIDED)
+        make_divisible(stage)
     checkpoints = out / "checkpoints"
     trainer = StageTrainer(
         stage,
@@ -272,6 +290,7 @@ def fit(
             output_dir=str(checkpoints),
             max_steps=arguments.steps,
             per_device_train_batch_size=1,
+            gradient_accumulation_steps=arguments.batches // processes(),
             learning_rate=arguments.learning_rate,
             weight_decay=arguments.weight_decay,
             warmup_steps=max(1, arguments.steps // 20),
@@ -287,20 +306,29 @@ def fit(
             remove_unused_columns=False,
             report_to=["tensorboard"],
             ignore_data_skip=True,  # `Draws` starts where the checkpoint stopped
+            ddp_find_unused_parameters=False,  # every loss reaches every trained parameter
+            fsdp=arguments.fsdp,
+            fsdp_config=FSDP if arguments.fsdp else None,
         ),
         train_dataset=draws,
-        data_collator=lambda rows: rows[0],
     )
+    if arguments.fsdp and trainer.accelerator.distributed_type != DistributedType.FSDP:
+        raise ModelError(UNDIVIDED)
     if arguments.cpu_seconds:
         trainer.add_callback(Budget(arguments.cpu_seconds, arguments.learning_rate))
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    draws.start = int(last.rsplit("-", 1)[1]) if last else 0
-    arrange(stage, torch.channels_last)  # checkpoints stay contiguous
+    draws.start = arguments.batches * (int(last.rsplit("-", 1)[1]) if last else 0)
+    draws.rank, draws.ranks = trainer.args.process_index, trainer.args.world_size
+    if arguments.checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    if not arguments.fsdp:  # which divides contiguous tensors only
+        arrange(stage, torch.channels_last)  # checkpoints stay contiguous
     before_cpu = time.process_time()
     result = trainer.train(resume_from_checkpoint=last)
     cpu_seconds = time.process_time() - before_cpu
-    arrange(stage, torch.contiguous_format)
-    after = hash_tensors(frozen)
+    if not arguments.fsdp:
+        arrange(stage, torch.contiguous_format)
+    after = hash_frozen(model)
     changed = [n for n in before if before[n] != after[n]]
     if changed:
         raise ModelError(
@@ -323,14 +351,14 @@ def fit(
         "cpu_seconds": round(cpu_seconds, 2),
         "threads": torch.get_num_threads(),
         "device": str(trainer.args.device),
+        "processes": trainer.args.world_size,
+        "distribution": str(trainer.accelerator.distributed_type.value),
+        "attention": model.config._attn_implementation,
+        "dtype": str(model.dtype).removeprefix("torch."),
         **facts,
         "log": trainer.state.log_history,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.run.json").write_text(json.dumps(record, indent=1))
+    if trainer.is_world_process_zero():
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.run.json").write_text(json.dumps(record, indent=1))
     return record
-
-
-def digest(hashes: dict[str, str]) -> str:
-    """One sha256 over names and hashes."""
-    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()

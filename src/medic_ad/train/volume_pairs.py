@@ -28,7 +28,7 @@ from medic_ad.image import in_memory
 from medic_ad.lesions import Tolerance
 from medic_ad.processor import fit_square, grey_window
 from medic_ad.readers import read_image
-from medic_ad.train.render import state_of
+from medic_ad.train.render import made_once, state_of
 from medic_ad.words import CHANGE_LABELS, EXCHANGED
 
 VERSION = "1"  # of this rendering; part of the cache's name
@@ -178,7 +178,8 @@ def render_volume_pairs(
     states = [state_of(first) for first in volumes.values()]
     key = hashlib.sha256(repr((VERSION, side, studies, seed, states)).encode()).hexdigest()
     path = cache / f"volume-pairs-{key[:16]}.npz"
-    if not path.is_file():
+
+    def make() -> dict[str, np.ndarray]:
         jobs = [(first, side, studies, seed + k) for k, first in enumerate(volumes.values())]
         with ProcessPoolExecutor(workers) as pool:
             made = list(track(pool.map(_host, jobs), "making studies", total=len(jobs)))
@@ -189,10 +190,6 @@ def render_volume_pairs(
                 f"all {studies * len(jobs)} of {len(jobs)} volumes; leave --volumes out"
             )
         columns = zip(*rows, strict=True)
-        arrays = {name: np.stack(column) for name, column in zip(ARRAYS, columns, strict=True)}
-        cache.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.npz")
-        np.savez(part, **arrays)  # type: ignore[arg-type]
-        part.rename(path)
-    with np.load(path) as loaded:
-        return VolumePairs(**loaded)
+        return {name: np.stack(column) for name, column in zip(ARRAYS, columns, strict=True)}
+
+    return VolumePairs(**made_once(path, make))

@@ -20,8 +20,9 @@ from medic_ad.model.modeling import MedicADForConditionalGeneration
 from medic_ad.processor import MedicADProcessor
 from medic_ad.train.base import LanguagePretraining, make_processor, template
 from medic_ad.train.draw import scan_batch
+from medic_ad.train.frozen import freeze
 from medic_ad.train.render import Rendered, render
-from medic_ad.train.run import Draws, Stage, StageArguments, finish, fit, freeze, split
+from medic_ad.train.run import Draws, Stage, StageArguments, finish, fit, split
 
 HIDDEN = 0.6  # share of the patches that are to be drawn again
 

@@ -14,16 +14,24 @@ from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.evaluate.predictions.store import Arrays
 from medic_ad.evaluate.predictions.table import file_of, slice_of
 from medic_ad.load import Model
+from medic_ad.model.adapters import IN_NAMES
 from medic_ad.model.modeling import HEADS, MedicADForConditionalGeneration
 from medic_ad.processor import fit_square
 
 
 def stock_of(network: MedicADForConditionalGeneration) -> Qwen2_5_VLForConditionalGeneration:
-    """The stock class with the very tensors of this network's backbone: no second copy of them."""
+    """The stock class with the very tensors of this network's backbone: no second copy of them.
+
+    Adapters in the language model are none of the backbone's.
+    """
     values = {k: v for k, v in network.config.to_dict().items() if k != "model_type"}
     with init_empty_weights(include_buffers=False):
         stock = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**values)).eval()
-    backbone = {k: v for k, v in network.state_dict().items() if k.split(".")[0] not in HEADS}
+    backbone = {
+        name.replace(".base_layer", ""): tensor
+        for name, tensor in network.state_dict().items()
+        if name.split(".")[0] not in HEADS and IN_NAMES not in name
+    }
     stock.load_state_dict(backbone, assign=True)
     stock.set_attn_implementation(network.config._attn_implementation)
     return stock.to(network.device)

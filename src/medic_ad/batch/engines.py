@@ -1,0 +1,96 @@
+"""Batch: who reads the shards: this process, or actors of Ray Data on any number of machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from medic_ad.batch.files import Folder
+from medic_ad.batch.manifest import Run, shard_at
+from medic_ad.batch.shard import RESULTS, read_shard
+from medic_ad.errors import BatchError
+from medic_ad.load import load_model, pick_device
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker must know, plain enough to be sent to another machine.
+
+    Attributes:
+        out: address of the output folder.
+        run: of it.
+        device: as `load_model` takes it.
+    """
+
+    out: str
+    run: Run
+    device: str | None
+
+
+Engine = Callable[[Job, list[int]], Iterator[int]]
+"""Reads shards by number, in any order; yields the number of studies of each when it is done."""
+
+
+class Reader:
+    """A worker: the model is loaded once, shards come one by one."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.folder = job, Folder.at(job.out)
+        self.model = load_model(job.run.model, job.device)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch of Ray Data with one shard's number -> the number of its studies.
+
+        What another worker finished before it was lost is not read again.
+        """
+        shard = shard_at(self.folder, self.job.run, int(batch["shard"][0]))
+        if not self.folder.has(f"{RESULTS}/{shard.name}"):
+            read_shard(shard, self.job.run, self.model, self.folder)
+        return {"studies": [len(shard.rows)]}
+
+
+def local(job: Job, shards: list[int]) -> Iterator[int]:
+    """One process: torch has the cores, and a thread of it reads the next studies from disk."""
+    reader = Reader(job)
+    for number in shards:
+        yield reader({"shard": [number]})["studies"][0]
+
+
+def on_ray(actors: int) -> Engine:
+    """`actors` processes of a Ray cluster, the running one or one of this machine's own.
+
+    A lost actor starts again wherever the cluster has room, and its shard is read again: Ray
+    Data's own default, without end.
+
+    Raises:
+        BatchError: Ray is not installed.
+    """
+    try:
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext, from_items
+    except ModuleNotFoundError as error:
+        raise BatchError(
+            f"expected the package {error.name} for --engine ray, which is not installed; run "
+            "pip install '.[ray]' in a checkout of this project."
+        ) from error
+
+    def engine(job: Job, shards: list[int]) -> Iterator[int]:
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False)
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        gpus = int(pick_device(job.device).type == "cuda")
+        numbers = from_items([{"shard": n} for n in shards], override_num_blocks=len(shards))
+        read = numbers.map_batches(
+            Reader,
+            batch_size=1,
+            fn_constructor_args=(job,),
+            compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+            num_gpus=gpus,
+        )
+        for row in read.iter_rows():
+            yield row["studies"]
+
+    return engine

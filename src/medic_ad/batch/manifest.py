@@ -1,0 +1,213 @@
+"""Batch: which studies are to be read, as a Parquet table divided into shards once and for all."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+from medic_ad import __version__
+from medic_ad.batch.files import Folder
+from medic_ad.errors import BatchError
+
+NAME = "manifest.parquet"
+SCHEMA = pa.schema(
+    [
+        pa.field("study", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        ("priors", pa.list_(pa.string())),
+        ("modality", pa.string()),
+        ("body_part", pa.string()),
+        ("date", pa.date32()),
+    ]
+)
+NEEDED = ("study", "path")
+RUN = b"medic_ad_run"  # key of the run's settings in the manifest's own metadata
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all results of one output folder have in common; it is written into its manifest.
+
+    Attributes:
+        model: a name, or a folder.
+        weights_sha256: of the model.
+        medic_ad: version of this package.
+        shard: studies a shard.
+    """
+
+    model: str
+    weights_sha256: str
+    shard: int
+    medic_ad: str = __version__
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some studies whose results are one file.
+
+    Attributes:
+        number: of the manifest's row group.
+        rows: of the manifest.
+        name: of its files; holds a hash of the studies, the weights and the version, so that only
+            the same work writes to the same name.
+    """
+
+    number: int
+    rows: list[dict[str, Any]]
+    name: str
+
+
+def studies_at(inputs: str, modality: str | None, body_part: str | None) -> pa.Table:
+    """The studies of a manifest, a folder or a glob, following `SCHEMA`.
+
+    Args:
+        inputs: a Parquet file with the columns study and path, and where known priors (oldest
+            first), modality, body_part, date; or a folder or glob, each entry of which is one
+            study: an image, or a folder or zip of one series. Relative paths start at the
+            manifest's folder.
+        modality, body_part: where the manifest does not say it.
+
+    Raises:
+        BatchError: no such input, or a table that does not fit.
+    """
+    table = _manifest(inputs) if inputs.endswith(".parquet") else _listed(inputs)
+    if not len(table):
+        raise BatchError(f"expected studies in {inputs}, found none; give another path.")
+    for name, value in (("modality", modality), ("body_part", body_part)):
+        if value is not None:
+            index = table.schema.get_field_index(name)
+            table = table.set_column(index, SCHEMA.field(name), table[name].fill_null(value))
+    twice = [study for study, n in Counter(table["study"].to_pylist()).items() if n > 1]
+    if twice:
+        raise BatchError(
+            f"expected each study once in {inputs}, came {twice[0]!r} more than once "
+            f"({len(twice)} such studies); give each row a study id of its own."
+        )
+    return table
+
+
+def _manifest(inputs: str) -> pa.Table:
+    try:
+        files, path = url_to_fs(inputs)
+        with files.open(path, "rb") as file:
+            table = pq.read_table(file)
+    except (OSError, ImportError, ValueError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BatchError(
+            f"expected a Parquet manifest that can be read at {inputs}, but: {first}; give "
+            "another file."
+        ) from error
+    for name in NEEDED:
+        if name not in table.column_names:
+            raise BatchError(
+                f"expected the columns study and path in {inputs}, came "
+                f"{', '.join(table.column_names)}; add {name}."
+            )
+    unknown = sorted(set(table.column_names) - set(SCHEMA.names))
+    if unknown:
+        raise BatchError(
+            f"expected the columns {', '.join(SCHEMA.names)} in {inputs}, came {unknown[0]!r} too; "
+            "rename or drop it."
+        )
+    base = Path(path).parent if "file" in files.protocol else None
+    rows = [_row(row, base, inputs) for row in table.to_pylist()]
+    try:
+        return pa.Table.from_pylist(rows, SCHEMA)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise BatchError(
+            f"expected text in the columns of {inputs} and ISO dates in date, but: {error}; "
+            "correct the table."
+        ) from error
+
+
+def _row(row: dict[str, Any], base: Path | None, inputs: str) -> dict[str, Any]:
+    def placed(path: str) -> str:
+        return str(path if base is None else base / path)
+
+    for name in NEEDED:
+        if not isinstance(row[name], str) or not row[name].strip():
+            raise BatchError(
+                f"expected a {name} in each row of {inputs}, came {row[name]!r}; fill it."
+            )
+    priors, date = row.get("priors"), row.get("date")
+    priors = [priors] if isinstance(priors, str) else priors
+    if isinstance(date, str):
+        try:
+            date = datetime.date.fromisoformat(date)
+        except ValueError as error:
+            raise BatchError(
+                f"expected dates such as 2024-05-31 in {inputs}, came {date!r}; correct it."
+            ) from error
+    return {
+        **row,
+        "path": placed(row["path"]),
+        "priors": priors and [placed(p) for p in priors],
+        "date": date,
+    }
+
+
+def _listed(inputs: str) -> pa.Table:
+    pattern = Path(inputs).absolute()
+    entries = sorted(
+        pattern.iterdir() if pattern.is_dir() else Path("/").glob(str(pattern).lstrip("/"))
+    )
+    shown = [entry for entry in entries if not entry.name.startswith(".")]
+    rows = [{"study": entry.name, "path": str(entry)} for entry in shown]
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def write_manifest(table: pa.Table, folder: Folder, run: Run) -> None:
+    """Keep the studies beside their results, a row group a shard; or go on with those kept.
+
+    Raises:
+        BatchError: the folder holds the results of other studies, weights or versions.
+    """
+    said = json.dumps({**run.__dict__, "studies_sha256": _digest(table.to_pylist())}).encode()
+    if folder.has(NAME):
+        with folder.files.open(folder.of(NAME), "rb") as file:
+            kept = pq.read_schema(file).metadata[RUN]
+        if kept != said:
+            old, new = json.loads(kept), json.loads(said)
+            name = next(key for key in new if old.get(key) != new[key])
+            raise BatchError(
+                f"expected the {name} that the results in {folder.url} were begun with "
+                f"({old.get(name)}), came {new[name]}; give another --out."
+            )
+        return
+    with folder.new(NAME) as file:
+        marked = table.replace_schema_metadata({RUN: said})
+        pq.write_table(marked, file, row_group_size=run.shard)
+
+
+def shards(folder: Folder, run: Run) -> Iterator[Shard]:
+    """All shards of a kept manifest, in order; one at a time in memory."""
+    with folder.files.open(folder.of(NAME), "rb") as file:
+        table = pq.ParquetFile(file)
+        for number in range(table.num_row_groups):
+            yield _shard(table, number, run)
+
+
+def shard_at(folder: Folder, run: Run, number: int) -> Shard:
+    """One shard of a kept manifest."""
+    with folder.files.open(folder.of(NAME), "rb") as file:
+        return _shard(pq.ParquetFile(file), number, run)
+
+
+def _shard(table: pq.ParquetFile, number: int, run: Run) -> Shard:
+    rows = table.read_row_group(number).to_pylist()
+    name = f"{number:07d}-{_digest([run.__dict__, rows])[:16]}.parquet"
+    return Shard(number, rows, name)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
