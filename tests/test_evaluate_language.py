@@ -22,7 +22,7 @@ from medic_ad.errors import DataError
 from medic_ad.evaluate import language
 from medic_ad.evaluate.figures import questions, texts
 from medic_ad.evaluate.parts import forgetting
-from medic_ad.evaluate.parts.agreement import pictured
+from medic_ad.evaluate.parts.agreement import TITLE, pictured
 from medic_ad.evaluate.predictions import answers, run
 from medic_ad.look import say
 from medic_ad.model.modeling import MedicADForConditionalGeneration
@@ -58,7 +58,7 @@ def test_texts_that_nothing_is_known_to_hold_against_are_said_to_be_left_out(
     path = write_samples(rows, tmp_path / "asked.parquet", read_info(data))
     monkeypatch.setattr(answers, "say", lambda *_: "Perhaps.")
     seen = measured(path, tmp_path / "out", monkeypatch)
-    [part] = [p for p in seen["parts"] if p["title"] == language.NO_TEXTS]
+    [part] = [p for p in seen["parts"] if p["title"] == TITLE]
     assert part["figures"] == [] and "label or mask" in part["notes"][0]
     assert "no image of split 'test' has a known label or mask" in capsys.readouterr().out
     page = (tmp_path / "out/language/figures.md").read_text()

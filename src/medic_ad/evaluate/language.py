@@ -16,7 +16,7 @@ from medic_ad.evaluate.figures.bootstrap import Figure, Resampling, mean_of
 from medic_ad.evaluate.output import curves
 from medic_ad.evaluate.output.finish import finish, where_of
 from medic_ad.evaluate.output.page import Picture, verdict
-from medic_ad.evaluate.parts.agreement import agreement_part, pictured
+from medic_ad.evaluate.parts.agreement import TITLE, agreement_part, pictured
 from medic_ad.evaluate.parts.forgetting import against_stock
 from medic_ad.evaluate.predictions.answers import Answers, answers_of, questions_of
 from medic_ad.evaluate.predictions.run import Run, begin
@@ -28,7 +28,6 @@ from medic_ad.train.run import split
 WORST = 8
 STOCK_QUESTIONS = 16  # whose logits are held against the stock class's
 LEAST_TRAIN = 10  # questions of the train split, below which the baseline is fitted to the split
-NO_TEXTS = "Text beside map and decision"
 ACCURACY, USUAL = "accuracy", "most frequent answer per question type"
 MOVED = "largest difference of a logit, mean over questions"
 WITH, WITHOUT = "with stage tokens", "without stage tokens"
@@ -240,7 +239,7 @@ def agreement(run: Run[Answers], images: list[Sample]) -> list[Part | None]:
             f"Not measured: no image of split {run.arguments.split!r} has a known label or mask. "
             "Fill the column label or mask to have the texts held against them."
         )
-        return [Part(NO_TEXTS, [note], [])]
+        return [Part(TITLE, [note], [])]
     out = []
     for p in run.seen:
         try:

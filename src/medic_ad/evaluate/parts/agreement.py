@@ -28,6 +28,7 @@ from medic_ad.road import read
 from medic_ad.study import Study
 from medic_ad.train.draw import mask_cell
 
+TITLE = "Text beside map and decision"
 NOWHERE = -1  # no cell named, or no finding
 
 
@@ -156,4 +157,4 @@ def agreement_part(
         "cells of a 3 x 3 grid over the image. Texts without a place or claim are wrong. Most "
         f'frequent text: "{kinds[times.argmax()]}" ({times.max()} of {times.sum()}).'
     )
-    return Part(f"Text beside map and decision, {of}", [note], figures)
+    return Part(f"{TITLE}, {of}", [note], figures)
