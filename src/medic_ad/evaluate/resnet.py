@@ -41,6 +41,8 @@ class ResnetArguments(StageArguments):
 
     model: str = field(init=False, default="")  # trained from scratch
     exclude: str = field(init=False, default="")  # the table's split stands
+    attention: str = field(init=False, default="")  # it has none
+    checkpointing: bool = field(init=False, default=False)
     steps: int = field(default=600, metadata={"help": "optimiser steps"})
     batch: int = field(default=32, metadata={"help": "images a step"})
     learning_rate: float = field(default=2e-3, metadata={"help": "peak, then cosine"})
