@@ -127,6 +127,8 @@ def test_stage_tokens_are_never_generated(monkeypatch: pytest.MonkeyPatch) -> No
         out = real(**inputs, max_new_tokens=4, do_sample=False, suppress_tokens=[2], pad_token_id=0)
         new = out[0, inputs["input_ids"].shape[1] :]
         assert len(new) == 4 and not torch.isin(new, torch.tensor([*stages, 2])).any()
+        looking.say(model, "Is there an anomaly, and where?", scan, stages=False)  # stock prompt
+        assert len(made) == 2 and not torch.isin(made[1], stages).any()
     finally:
         hook.remove()
 

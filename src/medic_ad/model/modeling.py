@@ -312,19 +312,17 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         """The stock `generate`; for prompts with stage tokens one vision pass serves them too.
 
         transformers encodes the images before it calls `forward`, so the stages are seen here. The
-        stage tokens' own ids are suppressed.
+        stage tokens' own ids, which stand for no text, are suppressed whatever the prompt holds.
         """
-        if self._staged(kwargs.get("input_ids", inputs)):
-            if kwargs.get("pixel_values") is not None:
-                kwargs["mm_encoder_outputs"], kwargs["ano_embeds"], kwargs["diff_embeds"] = (
-                    self._see(
-                        kwargs.pop("pixel_values"),
-                        kwargs["image_grid_thw"],
-                        kwargs.pop("diff_pairs", None),
-                    )
-                )
-            stages = [self.config.ano_token_id, self.config.diff_token_id]
-            kwargs["suppress_tokens"] = [*(kwargs.get("suppress_tokens") or ()), *stages]
+        stages = [self.config.ano_token_id, self.config.diff_token_id]
+        kwargs["suppress_tokens"] = [*(kwargs.get("suppress_tokens") or ()), *stages]
+        given = kwargs.get("pixel_values") is not None
+        if given and self._staged(kwargs.get("input_ids", inputs)):
+            kwargs["mm_encoder_outputs"], kwargs["ano_embeds"], kwargs["diff_embeds"] = self._see(
+                kwargs.pop("pixel_values"),
+                kwargs["image_grid_thw"],
+                kwargs.pop("diff_pairs", None),
+            )
         return super().generate(inputs, *args, **kwargs)
 
     def prepare_inputs_for_generation(self, *args, is_first_iteration: bool = False, **kwargs):
