@@ -55,19 +55,29 @@ def test_a_resnet_finds_planted_discs_and_stands_beside_the_model(tmp_path, monk
         detect.main(dataclasses.replace(arguments, resnet=str(tmp_path / "absent")))
 
 
-def test_a_network_of_another_table_or_of_the_measured_split_is_refused(tmp_path, monkeypatch):
-    seers = plant(monkeypatch)
-    data, other = (
-        table_cases.table(tmp_path / name, {"train": 8, "val": 6, "test": 6}, seed)
+def two_tables(root: Path) -> list[Path]:
+    """Tables of the same name and shape with other pixels."""
+    return [
+        table_cases.table(root / name, {"train": 8, "val": 6, "test": 6}, seed)
         for seed, name in enumerate(("one", "two"))
-    )
-    folder = trained(tmp_path / "one", steps=1)
-    own = unet.main(
+    ]
+
+
+def barely_trained(root: Path, data: Path) -> Path:
+    """The folder of a U-Net of a few steps."""
+    return unet.main(
         unet.UnetArguments(
-            data=str(data), out=str(tmp_path / "unet"), minutes=0.001, side=64, batch=2, workers=0,
-            cache=str(tmp_path / "cache"),
+            data=str(data), out=str(root / "unet"), minutes=0.001, side=64, batch=2, workers=0,
+            cache=str(root / "cache"),
         )
     )  # fmt: skip
+
+
+def test_a_network_of_another_table_or_of_the_measured_split_is_refused(tmp_path, monkeypatch):
+    seers = plant(monkeypatch)
+    data, other = two_tables(tmp_path)
+    folder = trained(tmp_path / "one", steps=1)
+    own = barely_trained(tmp_path, data)
     asked: dict[str, Any] = dict(model="noise", out=str(tmp_path / "out"), resamples=20)
     beside_resnet = detect.DetectArguments(data=str(other), resnet=str(folder), **asked)
     beside_unet = localise.LocaliseArguments(data=str(other), unet=str(own), **asked)
@@ -87,16 +97,8 @@ def test_a_network_of_another_table_or_of_the_measured_split_is_refused(tmp_path
 
 
 def test_the_card_takes_no_unet_of_another_table(tmp_path):
-    data, other = (
-        table_cases.table(tmp_path / name, {"train": 8, "val": 6, "test": 6}, seed)
-        for seed, name in enumerate(("one", "two"))
-    )
-    own = unet.main(
-        unet.UnetArguments(
-            data=str(data), out=str(tmp_path / "unet"), minutes=0.001, side=64, batch=2, workers=0,
-            cache=str(tmp_path / "cache"),
-        )
-    )  # fmt: skip
+    data, other = two_tables(tmp_path)
+    own = barely_trained(tmp_path, data)
     asked: dict[str, Any] = dict(data_root=str(tmp_path / "sets"), out=str(tmp_path / "card"))
     with pytest.raises(DataError, match="--unet and --data together"):
         card.CardArguments(unet=str(own), **asked)
