@@ -17,7 +17,7 @@ from rounds import machine, settle
 from training import measure
 
 from medic_ad.errors import MedicADError, ModelError
-from medic_ad.evaluate.forgetting import stock_of
+from medic_ad.evaluate.parts.forgetting import stock_of
 from medic_ad.load import load_model
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration as Network

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from rounds import added, clock, in_turns, machine, ratio, settle, spread
 
-from medic_ad.evaluate.forgetting import stock_of
+from medic_ad.evaluate.parts.forgetting import stock_of
 from medic_ad.load import load_model
 from medic_ad.model.modeling import MedicADForConditionalGeneration as Network
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from rounds import added, in_turns, machine, milliseconds, ratio
 
-from medic_ad.evaluate.forgetting import stock_of
+from medic_ad.evaluate.parts.forgetting import stock_of
 from medic_ad.evaluate.unet import build
 from medic_ad.load import load_model
 from medic_ad.look import look

@@ -45,7 +45,7 @@ stage records cp "$BUILD"/explain/*.run.json "$OUT"
 if [[ -z $LEAVE_OUT ]]; then
     stage unet medic-ad evaluate unet --data "$DATA" --out "$BUILD/unet" --cache "$CACHE" \
         --weights "$WEIGHTS" --source brain_tumour_cheng
-    PEER=(--unet "$BUILD/unet")
+    PEER=(--unet "$BUILD/unet" --data "$DATA")
 fi
 stage card medic-ad evaluate card --model "$OUT" --data-root "$ROOT" \
     --out "$BUILD/card" --card "$CARD" ${PEER[@]+"${PEER[@]}"}

@@ -16,14 +16,17 @@ from scipy import ndimage
 
 from medic_ad import change, look, road
 from medic_ad.image import Image, Source
+from medic_ad.lesions import EXCHANGED
 from medic_ad.load import Model
 from medic_ad.model.calibration import Calibration
+from medic_ad.report.report import Report
 from medic_ad.study import Study
 
 SIDE = tiny.SIDE
 BRIGHT = 0.9  # of the window: only a planted lesion is
 DAYS = tuple(datetime.date(year, 1, 1) for year in (2021, 2022, 2024))
 Ball = tuple[tuple[int, ...], float]  # centre and radius, pixels
+Fate = tuple[str, tuple[float, float], int, int, int]
 
 
 def calibrated() -> Model:
@@ -91,3 +94,17 @@ def study(
         for i, (balls, day) in enumerate(zip(dates, days, strict=False))
     ]
     return dataclasses.replace(made[-1], priors=tuple(made[:-1]))
+
+
+def fates(report: Report) -> list[Fate]:
+    """Of the first two dates, sorted: class, ml on both, growth, lesions before and after."""
+    assert report.course is not None
+    return sorted(
+        (c.kind, c.volumes_ml, c.grown, len(c.before), len(c.after))
+        for c in report.course.lesions.changes[0]
+    )
+
+
+def turned(found: list[Fate]) -> list[Fate]:
+    """The fates of the same lesions with the dates exchanged."""
+    return sorted((EXCHANGED[k], v[::-1], -g, b, a) for k, v, g, a, b in found)

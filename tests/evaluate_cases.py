@@ -12,7 +12,7 @@ import torch
 from PIL import Image as Pillow
 from torch.nn.functional import max_pool2d
 
-from medic_ad.evaluate.store import Context, Store
+from medic_ad.evaluate.predictions.store import Context, Store
 from medic_ad.load import Model
 from medic_ad.model.calibration import Calibration
 

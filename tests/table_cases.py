@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 
 from medic_ad import look
 from medic_ad.data.sample import Sample, TableInfo, write_samples
-from medic_ad.evaluate import run
+from medic_ad.evaluate.predictions import run
 
 
 def disc(rng: np.random.Generator) -> np.ndarray:

@@ -19,11 +19,11 @@ from table_cases import figures
 from medic_ad.data.blend import TEST_BLENDS, TRAIN_BLENDS
 from medic_ad.data.inpaint import TEST_INPAINTERS, TRAIN_INPAINTERS
 from medic_ad.errors import DataError
-from medic_ad.evaluate import made_pairs
 from medic_ad.evaluate.ablations import ablations, bare, bench, measure, variations
 from medic_ad.evaluate.ablations.rows import PARTS, ROWS, Row
-from medic_ad.evaluate.sources import reachable
-from medic_ad.evaluate.twins import METHOD
+from medic_ad.evaluate.material import made_pairs
+from medic_ad.evaluate.material.twins import METHOD
+from medic_ad.evaluate.predictions.sources import reachable
 from medic_ad.load import Model
 from medic_ad.look import compare, look
 from medic_ad.train import detect

@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 from medic_ad import cli
 from medic_ad.data.sample import Sample, TableInfo, write_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import calibration, everything, outside, run, sanity
+from medic_ad.evaluate import all as everything
+from medic_ad.evaluate import calibration, sanity
+from medic_ad.evaluate.parts import outside
+from medic_ad.evaluate.predictions import run
 from medic_ad.report.schema import NOTICE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medic_ad.evaluate.bootstrap import LEAST_UNITS, Figure, Resampling, mean_of
+from medic_ad.evaluate.figures.bootstrap import LEAST_UNITS, Figure, Resampling, mean_of
 
 
 def clustered(rng: np.random.Generator, clusters: int = 30, each: int = 6):
@@ -26,7 +26,7 @@ def test_the_cluster_interval_covers_the_truth_and_the_item_interval_does_not():
         groups = {"cluster": clusters, "item": np.arange(len(values))}
         for name, group in groups.items():
             sampling = Resampling(group.astype(str), name, "made", seed, 200)
-            interval = sampling.figure("mean", mean_of(values)).interval
+            interval = sampling.figure("mean", mean_of(values), "made").interval
             hits[name] += interval is not None and interval[0] <= 0 <= interval[1]
     assert 0.88 <= hits["cluster"] / trials <= 1.0
     assert hits["item"] / trials < 0.7
@@ -35,11 +35,11 @@ def test_the_cluster_interval_covers_the_truth_and_the_item_interval_does_not():
 def test_below_ten_units_every_unit_is_given_and_no_interval():
     groups = [f"p{k}" for k in range(LEAST_UNITS - 1) for _ in range(3)]
     values = np.arange(len(groups), dtype=float)
-    figure = Resampling(groups, "patient", "made").figure("mean", mean_of(values))
+    figure = Resampling(groups, "patient", "made").figure("mean", mean_of(values), "made")
     assert figure.interval is None and figure.units == LEAST_UNITS - 1 and figure.n == len(groups)
     assert figure.per_unit == {f"p{k}": 3.0 * k + 1 for k in range(LEAST_UNITS - 1)}
     enough = Resampling([str(k) for k in range(LEAST_UNITS)], "patient", "made")
-    assert enough.figure("mean", mean_of(np.arange(10.0))).per_unit is None
+    assert enough.figure("mean", mean_of(np.arange(10.0)), "made").per_unit is None
 
 
 def test_a_paired_difference_is_narrower_than_what_it_is_made_of():
@@ -50,7 +50,7 @@ def test_a_paired_difference_is_narrower_than_what_it_is_made_of():
     figure = sampling.difference("mean", a, b, "a - b")
     assert figure.value == pytest.approx(0.2, abs=0.01)
     assert width(figure) < 0.02 and figure.p is not None and figure.p < 0.01
-    assert width(sampling.figure("mean", a)) > 0.3
+    assert width(sampling.figure("mean", a, "made")) > 0.3
 
 
 def test_no_difference_has_p_one():
@@ -63,7 +63,7 @@ def test_no_difference_has_p_one():
 def test_the_seed_decides_the_draws_and_is_kept():
     groups, values = [str(k) for k in range(15)], np.random.default_rng(0).random(15)
     first, again, other = (
-        Resampling(groups, "item", "made", seed, 100).figure("mean", mean_of(values))
+        Resampling(groups, "item", "made", seed, 100).figure("mean", mean_of(values), "made")
         for seed in (3, 3, 4)
     )
     assert first == again and first.interval != other.interval and other.seed == 4
@@ -73,7 +73,7 @@ def test_unknown_items_are_left_out_of_n_and_units():
     values = np.arange(24.0)
     values[:12] = np.nan
     sampling = Resampling([str(k // 2) for k in range(24)], "pair", "made", resamples=50)
-    figure = sampling.mean("mean", values)
+    figure = sampling.mean("mean", values, "made")
     assert (figure.n, figure.units, figure.value) == (12, 6, 17.5)
-    nothing = sampling.mean("mean", np.full(24, np.nan))
+    nothing = sampling.mean("mean", np.full(24, np.nan), "made")
     assert nothing.n == 0 and np.isnan(nothing.value) and nothing.interval is None

@@ -20,7 +20,9 @@ from typer.testing import CliRunner
 from medic_ad import cli
 from medic_ad.data.sample import Sample, TableInfo, read_info, read_samples, write_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import change_baselines, compare, pairs, run
+from medic_ad.evaluate import compare
+from medic_ad.evaluate.baselines.change import FOLLOW_UP, PRODUCT, SUBTRACTION, maps_of
+from medic_ad.evaluate.predictions import pairs, run
 from medic_ad.image import Image
 from medic_ad.words import CHANGE_LABELS
 
@@ -162,13 +164,11 @@ def test_maps_without_a_model_find_what_appeared() -> None:
     new[10:20, 10:20] = True
     current[new] += 60
     prior[0] = np.nan  # outside the view of the prior
-    maps = change_baselines.maps_of(prior, current, np.ones(new.shape, bool))
-    assert set(maps) == {
-        change_baselines.SUBTRACTION, change_baselines.FOLLOW_UP, change_baselines.PRODUCT
-    }  # fmt: skip
+    maps = maps_of(prior, current, np.ones(new.shape, bool))
+    assert set(maps) == {SUBTRACTION, FOLLOW_UP, PRODUCT}
     for values in maps.values():
         assert reference.roc_auc_score(new.ravel(), values.ravel()) > 0.99
-    assert (maps[change_baselines.SUBTRACTION][0] == 0).all()
+    assert (maps[SUBTRACTION][0] == 0).all()
 
 
 def test_baselines_are_fitted_on_train_where_there_is_one(tmp_path, monkeypatch):

@@ -17,7 +17,8 @@ from table_cases import figures, value
 
 from medic_ad.data.sample import Sample, read_info, read_samples, write_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import copies, folds, refit
+from medic_ad.evaluate.folds import folds, refit
+from medic_ad.evaluate.material import copies
 
 
 def arguments(root: Path, **own: Any) -> refit.FoldsArguments:

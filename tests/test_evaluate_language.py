@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from table_cases import figures, value
 
 from medic_ad.data.sample import read_info, read_samples, write_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import answers, forgetting, language, questions, run, texts
-from medic_ad.evaluate.agreement import pictured
+from medic_ad.evaluate import language
+from medic_ad.evaluate.figures import questions, texts
+from medic_ad.evaluate.parts import forgetting
+from medic_ad.evaluate.parts.agreement import TITLE, pictured
+from medic_ad.evaluate.predictions import answers, run
 from medic_ad.look import say
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 
@@ -45,6 +49,20 @@ def measured(data: Path, out: Path, monkeypatch: Any, **more: Any) -> dict[str, 
     )
     language.main(arguments)
     return figures(out, "language")
+
+
+def test_texts_that_nothing_is_known_to_hold_against_are_said_to_be_left_out(
+    data, tmp_path, monkeypatch, capsys
+):
+    rows = [dataclasses.replace(s, label=math.nan, mask=None) for s in read_samples(data)]
+    path = write_samples(rows, tmp_path / "asked.parquet", read_info(data))
+    monkeypatch.setattr(answers, "say", lambda *_: "Perhaps.")
+    seen = measured(path, tmp_path / "out", monkeypatch)
+    [part] = [p for p in seen["parts"] if p["title"] == TITLE]
+    assert part["figures"] == [] and "label or mask" in part["notes"][0]
+    assert "no image of split 'test' has a known label or mask" in capsys.readouterr().out
+    page = (tmp_path / "out/language/figures.md").read_text()
+    assert part["notes"][0] in page and "Seed ." not in page
 
 
 def test_right_answers_and_unparsable_ones_are_counted(data, tmp_path, monkeypatch):

@@ -15,9 +15,10 @@ from medic_ad.cli_stages import EVALUATE
 from medic_ad.data.longitudinal import prepare_host
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.evaluate import lesions, registration
-from medic_ad.evaluate.lesion_study import Outcome, judge, make_study, try_study
-from medic_ad.evaluate.lesions import LesionArguments, figures
+from medic_ad.evaluate import registration
+from medic_ad.evaluate.lesions import lesions
+from medic_ad.evaluate.lesions.lesions import LesionArguments, figures
+from medic_ad.evaluate.lesions.study import Outcome, judge, make_study, try_study
 from medic_ad.evaluate.registration import RegistrationArguments
 from medic_ad.image import in_memory
 from medic_ad.lesions import measure_lesions

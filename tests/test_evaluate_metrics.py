@@ -7,9 +7,9 @@ import pytest
 import sklearn.metrics as reference
 from scipy import ndimage
 
-from medic_ad.evaluate import metrics
-from medic_ad.evaluate.metrics import PixelCounts
-from medic_ad.evaluate.regions import FreeResponse, RegionOverlap
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.figures.metrics import PixelCounts
+from medic_ad.evaluate.figures.regions import FreeResponse, RegionOverlap
 
 CURVES = ("auroc", "average_precision", "f1", "macro_f1", "sensitivity", "brier")
 

@@ -15,8 +15,10 @@ from scipy import ndimage
 
 from medic_ad.data.sample import TableInfo, read_samples, write_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import folds, paper, published
-from medic_ad.evaluate.bootstrap import Resampling
+from medic_ad.evaluate import paper
+from medic_ad.evaluate.baselines import published
+from medic_ad.evaluate.figures.bootstrap import Resampling
+from medic_ad.evaluate.folds import folds
 
 
 def planted(root: Path, name: str, seed: int, split: str = "test", count: int = 60) -> Path:

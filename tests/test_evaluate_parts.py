@@ -11,13 +11,13 @@ import pytest
 
 from medic_ad import look
 from medic_ad.data.sample import Sample
-from medic_ad.evaluate.bootstrap import Figure
 from medic_ad.evaluate.card import compare, detect, localise
-from medic_ad.evaluate.card.material import cheng_twins, held_out_pairs
-from medic_ad.evaluate.made_pairs import NEW, bin_words, plan
-from medic_ad.evaluate.seen import seen_patients
-from medic_ad.evaluate.store import Context, Part
-from medic_ad.evaluate.twins import edited
+from medic_ad.evaluate.figures.bootstrap import Figure
+from medic_ad.evaluate.material.made_pairs import NEW, bin_words, plan
+from medic_ad.evaluate.material.seen import seen_patients
+from medic_ad.evaluate.material.sets import cheng_twins, held_out_pairs
+from medic_ad.evaluate.material.twins import edited
+from medic_ad.evaluate.predictions.store import Context, Part
 from medic_ad.words import EXCHANGED
 
 
@@ -42,7 +42,7 @@ def planted(
     return cases.context(root, out, pairs=24), seer
 
 
-def figure(part: Part, name: str, of: str = "nano") -> Figure:
+def figure(part: Part, name: str, of: str = "planted") -> Figure:
     [found] = [f for f in part.figures if f.name == name and f.of == of]
     return found
 

@@ -19,17 +19,20 @@ from medic_ad.align import align
 from medic_ad.data.prepare import prepare
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError, ModelError
-from medic_ad.evaluate import agreement, markdown, outside, unet
-from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.card import card, flair, longitudinal, sanity
+from medic_ad.evaluate import unet
+from medic_ad.evaluate.baselines.change import FOLLOW_UP, SUBTRACTION, maps_of
+from medic_ad.evaluate.card import flair, longitudinal, sanity
 from medic_ad.evaluate.card.compare import compare_all, read_both_ways
-from medic_ad.evaluate.change_baselines import FOLLOW_UP, SUBTRACTION, maps_of
-from medic_ad.evaluate.made_pairs import Pairs
-from medic_ad.evaluate.metrics import PixelCounts
-from medic_ad.evaluate.predict import as_image, predict
-from medic_ad.evaluate.regions import FreeResponse
-from medic_ad.evaluate.store import Part, Store
-from medic_ad.evaluate.table import predictions_of
+from medic_ad.evaluate.figures.bootstrap import Figure
+from medic_ad.evaluate.figures.metrics import PixelCounts
+from medic_ad.evaluate.figures.regions import FreeResponse
+from medic_ad.evaluate.material.made_pairs import Pairs
+from medic_ad.evaluate.output import markdown
+from medic_ad.evaluate.output.record import without_nan
+from medic_ad.evaluate.parts import agreement, outside
+from medic_ad.evaluate.predictions.store import Part, Store
+from medic_ad.evaluate.predictions.sweep import as_image, predict
+from medic_ad.evaluate.predictions.table import predictions_of
 from medic_ad.load import Model
 from medic_ad.readers import read_image
 from medic_ad.road import read, scan
@@ -214,7 +217,7 @@ def test_rows_say_n_units_and_interval_or_each_unit():
 
 def test_json_has_null_where_a_number_is_not_defined():
     value = {"a": [1.0, float("nan")], "b": (float("inf"), "x")}
-    assert json.dumps(card.without_nan(value)) == '{"a": [1.0, null], "b": [null, "x"]}'
+    assert json.dumps(without_nan(value)) == '{"a": [1.0, null], "b": [null, "x"]}'
 
 
 def test_the_reference_network_has_about_a_million_parameters():

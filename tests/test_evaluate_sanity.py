@@ -15,9 +15,11 @@ from table_cases import figures, plant, value
 
 from medic_ad.data.sample import read_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import calibration, gate, outside, run, sanity
-from medic_ad.evaluate.randomise import ALL, randomised
-from medic_ad.evaluate.table import images_of, mask_of
+from medic_ad.evaluate import calibration, sanity
+from medic_ad.evaluate.parts import gate, outside
+from medic_ad.evaluate.parts.randomise import ALL, randomised
+from medic_ad.evaluate.predictions import run
+from medic_ad.evaluate.predictions.table import images_of, mask_of
 
 
 def checked(data: Path, out: Path, monkeypatch: Any, **more: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from table_cases import figures, plant, value
 from medic_ad.data.sample import read_info, read_samples, write_samples
 from medic_ad.errors import DataError, ModelError
 from medic_ad.evaluate import detect, localise, resnet, unet
-from medic_ad.evaluate.decision import Decision
+from medic_ad.evaluate.baselines.decision import Decision
+from medic_ad.evaluate.card import card
 
 COUNTS = {"train": 40, "val": 16, "test": 24}
 
@@ -54,19 +55,29 @@ def test_a_resnet_finds_planted_discs_and_stands_beside_the_model(tmp_path, monk
         detect.main(dataclasses.replace(arguments, resnet=str(tmp_path / "absent")))
 
 
-def test_a_network_of_another_table_or_of_the_measured_split_is_refused(tmp_path, monkeypatch):
-    seers = plant(monkeypatch)
-    data, other = (
-        table_cases.table(tmp_path / name, {"train": 8, "val": 6, "test": 6}, seed)
+def two_tables(root: Path) -> list[Path]:
+    """Tables of the same name and shape with other pixels."""
+    return [
+        table_cases.table(root / name, {"train": 8, "val": 6, "test": 6}, seed)
         for seed, name in enumerate(("one", "two"))
-    )
-    folder = trained(tmp_path / "one", steps=1)
-    own = unet.main(
+    ]
+
+
+def barely_trained(root: Path, data: Path) -> Path:
+    """The folder of a U-Net of a few steps."""
+    return unet.main(
         unet.UnetArguments(
-            data=str(data), out=str(tmp_path / "unet"), minutes=0.001, side=64, batch=2, workers=0,
-            cache=str(tmp_path / "cache"),
+            data=str(data), out=str(root / "unet"), minutes=0.001, side=64, batch=2, workers=0,
+            cache=str(root / "cache"),
         )
     )  # fmt: skip
+
+
+def test_a_network_of_another_table_or_of_the_measured_split_is_refused(tmp_path, monkeypatch):
+    seers = plant(monkeypatch)
+    data, other = two_tables(tmp_path)
+    folder = trained(tmp_path / "one", steps=1)
+    own = barely_trained(tmp_path, data)
     asked: dict[str, Any] = dict(model="noise", out=str(tmp_path / "out"), resamples=20)
     beside_resnet = detect.DetectArguments(data=str(other), resnet=str(folder), **asked)
     beside_unet = localise.LocaliseArguments(data=str(other), unet=str(own), **asked)
@@ -80,8 +91,28 @@ def test_a_network_of_another_table_or_of_the_measured_split_is_refused(tmp_path
     record = json.loads((own / "unet.json").read_text())
     del record["trained_on"]  # as records once were
     (own / "unet.json").write_text(json.dumps(record))
-    with pytest.raises(ModelError, match="a table that its record does not name"):
+    again = f"a table that its record does not name.*medic-ad evaluate unet --data {data}"
+    with pytest.raises(ModelError, match=again):
         localise.main(dataclasses.replace(beside_unet, data=str(data)))
+
+
+def test_the_card_takes_no_unet_of_another_table(tmp_path):
+    data, other = two_tables(tmp_path)
+    own = barely_trained(tmp_path, data)
+    asked: dict[str, Any] = dict(data_root=str(tmp_path / "sets"), out=str(tmp_path / "card"))
+    with pytest.raises(DataError, match="--unet and --data together"):
+        card.CardArguments(unet=str(own), **asked)
+    with pytest.raises(ModelError, match="trained on mine, or on another version"):
+        card.main(card.CardArguments(unet=str(own), data=str(other), **asked))
+    # its own table passes, and what is missing next is the card's data sets
+    with pytest.raises(DataError, match="ms_cross_sectional"):
+        card.main(card.CardArguments(unet=str(own), data=str(data), **asked))
+    record = json.loads((own / "unet.json").read_text())
+    del record["trained_on"]
+    (own / "unet.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match="train it again by `medic-ad evaluate unet --data"):
+        card.main(card.CardArguments(unet=str(own), data=str(data), **asked))
+    assert not (tmp_path / "card").exists()
 
 
 def test_the_same_seed_gives_the_same_resnet_and_another_seed_another(tmp_path):

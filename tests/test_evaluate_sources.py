@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medic_ad.evaluate import sources, store
+from medic_ad.evaluate.predictions import sources, store
 
 
 def test_all_that_the_road_loads_is_among_the_files() -> None:
@@ -45,6 +45,21 @@ def test_a_changed_file_changes_the_code_of_what_imports_it(tmp_path: Path, monk
     assert store.code("medic_ad.top") != top and store.code("medic_ad.other") == other
     (package / "other.py").write_text("y = 2\n")
     assert store.code("medic_ad.other") != other and store.code("medic_ad.typed") == typed
+
+
+def test_a_module_that_is_not_there_is_refused() -> None:
+    """Else a module that moves would silently no longer count."""
+    with pytest.raises(ValueError, match="medic_ad.evaluate.gone"):
+        store.code("medic_ad.road", "medic_ad.evaluate.gone")
+
+
+def test_what_predictions_go_with_is_found_through_packages() -> None:
+    found = sources.reachable(
+        "medic_ad.evaluate.predictions.sweep", "medic_ad.evaluate.predictions.pairs"
+    )
+    evaluation = {str(p.relative_to(sources.PACKAGE)) for p in found if "evaluate" in p.parts}
+    assert {f"evaluate/predictions/{n}.py" for n in ("sweep", "pairs", "table")} <= evaluation
+    assert not any("output" in name or "parts" in name for name in evaluation)
 
 
 @pytest.mark.parametrize("kind", ["predictions", "material", "parts"])

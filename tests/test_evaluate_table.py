@@ -23,7 +23,7 @@ from medic_ad.data.sample import read_info, read_samples, write_samples
 from medic_ad.errors import DataError, MedicADError
 from medic_ad.evaluate import detect as stage_1
 from medic_ad.evaluate import localise as stage_3
-from medic_ad.evaluate import run
+from medic_ad.evaluate.predictions import run
 from medic_ad.report.schema import NOTICE
 
 FAST: dict[str, Any] = {"resamples": 40}

@@ -10,7 +10,7 @@ from table_cases import table, volumes
 
 from medic_ad.data.sample import read_info, read_samples, write_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate.unseen import without_seen
+from medic_ad.evaluate.material.unseen import without_seen
 
 
 def kept(data: Path, training: Path, out: Path, split: str = "test") -> list[tuple]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from medic_ad.cli_stages import EVALUATE
+
 SOURCE = Path(__file__).parents[1] / "src"
 ROAD = (  # upstream first; a package counts as one
     "errors",
@@ -52,6 +54,14 @@ ROAD = (  # upstream first; a package counts as one
     "cli_stages",
     "cli_show",
     "cli",
+)
+GROUPS = (  # of the package evaluate, upstream first; what is none of them is a command
+    "figures",
+    "predictions",
+    "material",
+    "output",
+    "baselines",
+    "parts",
 )
 MAY_IMPORT = {  # narrower than the order: what each of these may know of the package
     "errors": set(),
@@ -136,6 +146,28 @@ def test_imports_point_upstream(name: str) -> None:
     assert not edges().get(name, set()) & downstream
     if name in MAY_IMPORT:
         assert edges().get(name, set()) <= MAY_IMPORT[name]
+
+
+def group(name: str) -> str | None:
+    """Group or command that a module of the package evaluate lies in."""
+    return name.split(".")[2] if name.startswith("medic_ad.evaluate.") else None
+
+
+def test_at_the_top_of_evaluate_stand_its_commands_and_its_groups() -> None:
+    commands = {stage.module: name for name, stage in EVALUATE.items()}
+    for module, name in commands.items():
+        assert module in (f"medic_ad.evaluate.{name}", f"medic_ad.evaluate.{name}.{name}")
+    assert {group(name) for name in trees()} - {None} == set(GROUPS) | set(commands.values())
+
+
+def test_groups_of_evaluate_know_what_is_upstream_and_no_command() -> None:
+    checked = 0
+    for name in trees():
+        if group(name) in GROUPS:
+            upstream = {None, *GROUPS[: GROUPS.index(str(group(name))) + 1]}
+            assert {group(other) for other in imports(name)} <= upstream, name
+            checked += 1
+    assert checked > 30
 
 
 def test_no_module_imports_itself_round_a_corner() -> None:

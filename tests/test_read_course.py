@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from course_cases import DAYS, SIDE, Ball, calibrated, mask, seer, study
+from course_cases import DAYS, SIDE, Ball, calibrated, fates, mask, seer, study, turned
 from tiny import canvases
 
 from medic_ad.align import align
 from medic_ad.change import compare_slices, compare_studies
 from medic_ad.course import StudyCourse
 from medic_ad.errors import MedicADError, StudyError
-from medic_ad.lesions import EXCHANGED
 from medic_ad.load import Model
 from medic_ad.look import joined, look, parted
 from medic_ad.model.calibration import Calibration
@@ -144,14 +143,10 @@ def test_exchanging_the_dates_inverts_everything(model: Model, name: str, volume
     reports = [read(study(order, shape, spacing), model) for order in (pair, pair[::-1])]
     forth, back = (course_of(r) for r in reports)
     assert forth.loads == back.loads[::-1]
-    seen = [
-        sorted((c.kind, c.volumes_ml, c.grown, len(c.before), len(c.after)) for c in side)
-        for side in (forth.lesions.changes[0], back.lesions.changes[0])
-    ]
-    turned = sorted((EXCHANGED[k], v[::-1], -g, a, b) for k, v, g, b, a in seen[1])
-    assert seen[0] == turned and seen[0]
+    seen = fates(reports[0])
+    assert seen == turned(fates(reports[1])) and seen
     if name == "merges":
-        assert [k for k, *_ in seen[0]] == ["merged"]
+        assert [kind for kind, *_ in seen] == ["merged"]
     opposite = {"worse": "better", "better": "worse", "stable": "stable"}
     one, other = forth.steps[0], back.steps[0]
     assert one.label == opposite[other.label] and one.load_label == opposite[other.load_label]

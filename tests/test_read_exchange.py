@@ -7,11 +7,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from course_cases import Ball, calibrated, seer, study
+from course_cases import Ball, calibrated, fates, seer, study, turned
 
-from medic_ad.lesions import EXCHANGED, LesionChange
 from medic_ad.load import Model
-from medic_ad.report.report import Report
 from medic_ad.road import read
 from medic_ad.study import Study
 
@@ -62,20 +60,13 @@ def exchanged(made: Study) -> Study:
     return dataclasses.replace(made, image=prior.image, priors=(earlier,))
 
 
-def changes(report: Report) -> list[LesionChange]:
-    assert report.course is not None
-    return list(report.course.lesions.changes[0])
-
-
 @pytest.mark.parametrize(("volume", "studies"), [(False, 24), (True, 4)], ids=["slice", "volume"])
 def test_every_class_turns_into_its_opposite(model: Model, volume: bool, studies: int) -> None:
     seen: Counter[str] = Counter()
     for seed in range(studies):
         made = drawn(seed, volume)
-        forth, back = (changes(read(s, model)) for s in (made, exchanged(made)))
-        ahead = sorted((c.kind, c.volumes_ml, c.grown) for c in forth)
-        turned = sorted((EXCHANGED[c.kind], c.volumes_ml[::-1], -c.grown) for c in back)
-        assert ahead == turned
-        seen += Counter(c.kind for c in forth)
+        forth, back = (fates(read(s, model)) for s in (made, exchanged(made)))
+        assert forth == turned(back)
+        seen += Counter(kind for kind, *_ in forth)
     # of each class as many as were drawn, and so as many exchanges: 168 in slices, 28 in volumes
     assert seen == Counter(dict.fromkeys(FATES, studies))

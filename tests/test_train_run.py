@@ -23,25 +23,14 @@ from medic_ad.train.detect import system_token_loss
 from medic_ad.train.draw import Slices, scan_batch
 from medic_ad.train.frozen import digest, freeze, hash_tensors
 from medic_ad.train.losses import IGNORED, answer_labels, soft_dice
-from medic_ad.train.render import Rendered, render
+from medic_ad.train.render import Rendered
 from medic_ad.train.run import (
     Draws,
     Stage,
     StageArguments,
     finish,
     fit,
-    split,
 )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.table(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def rendered(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
-    return render(split(str(data), "train"), tiny.SIDE, tmp_path_factory.mktemp("cache"), workers=1)
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ EVALUATE = {
         "Scores of lesion slices beside repaired twins and shams.",
     ),
     "all": Stage(
-        "medic_ad.evaluate.everything",
+        "medic_ad.evaluate.all",
         "AllArguments",
         "Every measurement that the data sets under a folder allow, one page.",
         "language",
@@ -91,7 +91,7 @@ EVALUATE = {
         "A small ResNet on the same data, as a yardstick.",
     ),
     "folds": Stage(
-        "medic_ad.evaluate.folds",
+        "medic_ad.evaluate.folds.folds",
         "FoldsArguments",
         "What stage 1 learns from the labels of your own table, beside a ResNet.",
     ),
@@ -109,7 +109,7 @@ EVALUATE = {
         "Known motion of real volumes, found again.",
     ),
     "lesions": Stage(
-        "medic_ad.evaluate.lesions",
+        "medic_ad.evaluate.lesions.lesions",
         "LesionArguments",
         "Made lesions followed over time, with true masks and the model's own.",
     ),

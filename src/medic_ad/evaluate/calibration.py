@@ -16,15 +16,18 @@ import numpy as np
 
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.evaluate import curves, metrics
-from medic_ad.evaluate.baselines import intensity
-from medic_ad.evaluate.markdown import number, spread
-from medic_ad.evaluate.page import Measured, Picture
-from medic_ad.evaluate.predict import as_image, columns, predict
-from medic_ad.evaluate.run import Run, begin, case_row, finish, record_of
-from medic_ad.evaluate.scores import calibration_figures, overall, scores_of
-from medic_ad.evaluate.store import Arrays, Context, Part, Store, digest
-from medic_ad.evaluate.table import (
+from medic_ad.evaluate.baselines.grey import intensity
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.material.twins import MADE_WITH, METHOD, repaired, sham_repaired
+from medic_ad.evaluate.output import curves
+from medic_ad.evaluate.output.finish import case_row, finish
+from medic_ad.evaluate.output.markdown import number, spread
+from medic_ad.evaluate.output.page import Picture
+from medic_ad.evaluate.parts.scores import calibration_figures, overall, scores_of
+from medic_ad.evaluate.predictions.run import Run, begin
+from medic_ad.evaluate.predictions.store import Arrays, Part, Store, digest
+from medic_ad.evaluate.predictions.sweep import as_image, columns, predict
+from medic_ad.evaluate.predictions.table import (
     Predictions,
     TableArguments,
     file_of,
@@ -33,7 +36,6 @@ from medic_ad.evaluate.table import (
     slice_of,
     state_of,
 )
-from medic_ad.evaluate.twins import MADE_WITH, METHOD, repaired, sham_repaired
 from medic_ad.load import Model
 
 WRONG = {"abnormal read as normal": "abnormal", "normal read as abnormal": "normal"}
@@ -159,7 +161,7 @@ def calibrated_part(run: Run[Predictions], p: Predictions, labels: np.ndarray) -
 def main(arguments: CalibrationArguments) -> Path:
     """Measure calibration on one split of a table; predictions that exist are used again."""
     slices, notes = lesion_slices(arguments.data, arguments.split)
-    table, shams = f"{Path(arguments.data).stem}-{arguments.split}", arguments.shams
+    shams = arguments.shams
     made = [
         (dataclasses.replace(s, label=label), kind)
         for s in slices
@@ -167,11 +169,9 @@ def main(arguments: CalibrationArguments) -> Path:
     ]  # fmt: skip
     kind = np.array([k for _, k in made])
 
-    def see(model: Model, of: str, context: Context) -> Predictions:
-        test = arguments.split == "test"
-        return version_predictions(
-            model, of, slices, shams, arguments.seed, context.store, table, test
-        )
+    def see(model: Model, of: str, store: Store) -> Predictions:
+        name, test = arguments.measured, arguments.opens_test
+        return version_predictions(model, of, slices, shams, arguments.seed, store, name, test)
 
     run = begin("calibration", arguments, [s for s, _ in made], notes, see)
     labels = np.array([s.label for s in run.samples])
@@ -192,16 +192,9 @@ def main(arguments: CalibrationArguments) -> Path:
     )  # fmt: skip
     return finish(
         run,
-        Measured(
-            stage="calibration",
-            provenance=record_of(run),
-            verdict=found[0][1],
-            beats_baseline=None,
-            parts=parts,
-            curves=[Picture("Reliability, bins of equal mass", drawn)],
-            worst=[],
-            worst_words="",
-            cases=[case_row(run, i) | {"version": kind[i]} for i in range(len(made))],
-            extra={},
-        ),
+        verdict=found[0][1],
+        beats_baseline=None,
+        parts=parts,
+        curves=[Picture("Reliability, bins of equal mass", drawn)],
+        cases=[case_row(run, i) | {"version": kind[i]} for i in range(len(made))],
     )

@@ -17,13 +17,13 @@ from scipy.stats import rankdata
 
 from medic_ad.data.sets import cxr_series
 from medic_ad.data.sets.common import rows_of
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.bootstrap import Figure, Resampling, Statistic
-from medic_ad.evaluate.markdown import table
-from medic_ad.evaluate.pairs import compare_images
-from medic_ad.evaluate.predict import Prediction, predict, threshold_of, undeclared
-from medic_ad.evaluate.record import write_figures
-from medic_ad.evaluate.seen import seen_patients
+from medic_ad.evaluate.figures.bootstrap import Figure, Resampling, Statistic
+from medic_ad.evaluate.material.seen import seen_patients
+from medic_ad.evaluate.output.markdown import table
+from medic_ad.evaluate.output.record import write_figures
+from medic_ad.evaluate.predictions.bars import bar
+from medic_ad.evaluate.predictions.pairs import compare_images
+from medic_ad.evaluate.predictions.sweep import Prediction, predict, threshold_of, undeclared
 from medic_ad.image import Image
 from medic_ad.load import Model, load_model
 from medic_ad.processor import grey_window

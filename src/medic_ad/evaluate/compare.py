@@ -8,15 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from medic_ad.evaluate import change_baselines, curves, metrics
-from medic_ad.evaluate.bootstrap import Figure, mean_of
-from medic_ad.evaluate.change_baselines import ChangeBaselines, labelled, train_pairs
-from medic_ad.evaluate.change_maps import ChangeMaps, change_maps, map_part, picture, worst_maps
-from medic_ad.evaluate.page import Measured, Picture, verdict
-from medic_ad.evaluate.pairs import Pair, PairPredictions, inverse_of, pair_predictions, pairs_of
-from medic_ad.evaluate.run import Run, begin, finish, record_of
-from medic_ad.evaluate.store import Context, Part
-from medic_ad.evaluate.table import TableArguments
+from medic_ad.evaluate.baselines.change import ChangeBaselines, baselines_of, labelled, train_pairs
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.figures.bootstrap import Figure, mean_of
+from medic_ad.evaluate.output import curves
+from medic_ad.evaluate.output.finish import finish
+from medic_ad.evaluate.output.page import Picture, verdict
+from medic_ad.evaluate.parts.change_maps import (
+    ChangeMaps,
+    change_maps,
+    map_part,
+    picture,
+    worst_maps,
+)
+from medic_ad.evaluate.predictions.pairs import (
+    Pair,
+    PairPredictions,
+    inverse_of,
+    pair_predictions,
+    pairs_of,
+)
+from medic_ad.evaluate.predictions.run import Run, begin
+from medic_ad.evaluate.predictions.store import Part, Store
+from medic_ad.evaluate.predictions.table import TableArguments
 from medic_ad.load import Model
 from medic_ad.words import CHANGE_LABELS
 
@@ -188,11 +202,10 @@ def case_row(run: Run[PairPredictions], maps: ChangeMaps | None, i: int) -> dict
 def main(arguments: CompareArguments) -> Path:
     """Measure comparison on one split of a table; predictions that exist are used again."""
     pairs, notes = pairs_of(arguments.data, arguments.split)
-    table = f"{Path(arguments.data).stem}-{arguments.split}"
 
-    def see(model: Model, of: str, context: Context) -> PairPredictions:
-        test = arguments.split == "test"
-        return pair_predictions(model, of, pairs, context.store, table, test)
+    def see(model: Model, of: str, store: Store) -> PairPredictions:
+        name, test = arguments.measured, arguments.opens_test
+        return pair_predictions(model, of, pairs, store, name, test)
 
     run = begin("compare", arguments, [p.sample for p in pairs], notes, see)
     named = np.array([p.sample.change is not None for p in pairs])
@@ -203,7 +216,7 @@ def main(arguments: CompareArguments) -> Path:
     if named.any():
         part, known = run.pick(named), labelled(pairs)
         truth = np.array([p.sample.change for p in known])
-        found = change_baselines.baselines_of(
+        found = baselines_of(
             known, train_pairs(arguments), run.context.store, run.name, arguments.seed
         )
         trivial, difference, best = beside_baselines(part, truth, found)
@@ -224,17 +237,13 @@ def main(arguments: CompareArguments) -> Path:
     sentence, beats = verdict(difference, run.own.of, best)
     return finish(
         run,
-        Measured(
-            stage="compare",
-            provenance=record_of(run),
-            verdict=sentence,
-            beats_baseline=beats,
-            parts=[p for p in parts if p is not None],
-            curves=shown,
-            worst=cases_of_worst,
-            worst_words=words,
-            cases=[case_row(run, maps, i) for i in range(len(pairs))],
-            extra={"best_baseline": best},
-            scale="change",
-        ),
+        verdict=sentence,
+        beats_baseline=beats,
+        parts=parts,
+        curves=shown,
+        worst=cases_of_worst,
+        worst_words=words,
+        cases=[case_row(run, maps, i) for i in range(len(pairs))],
+        extra={"best_baseline": best},
+        scale="change",
     )

@@ -9,24 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from medic_ad.data.sample import Sample, read_samples
-from medic_ad.evaluate import curves, metrics, peers
-from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.features import Baselines, baselines_of
-from medic_ad.evaluate.maps import thirds
-from medic_ad.evaluate.page import Measured, Picture, verdict
+from medic_ad.evaluate.baselines import peers
+from medic_ad.evaluate.baselines.features import Baselines, baselines_of
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.figures.bootstrap import Figure
+from medic_ad.evaluate.figures.maps import thirds
+from medic_ad.evaluate.output import curves
+from medic_ad.evaluate.output.finish import case_row, finish, picture, scope_figures
+from medic_ad.evaluate.output.page import Picture, verdict
+from medic_ad.evaluate.parts.scores import calibration_figures, constant, overall, scores_of
+from medic_ad.evaluate.predictions.run import Run, start
+from medic_ad.evaluate.predictions.store import Part
+from medic_ad.evaluate.predictions.table import TableArguments, images_of, labelled, masks_of
 from medic_ad.evaluate.resnet import ResNet
-from medic_ad.evaluate.run import (
-    Run,
-    case_row,
-    finish,
-    picture,
-    record_of,
-    scope_figures,
-    start,
-)
-from medic_ad.evaluate.scores import calibration_figures, constant, overall, scores_of
-from medic_ad.evaluate.store import Part
-from medic_ad.evaluate.table import TableArguments, images_of, labelled, masks_of
 
 WORST = 8
 
@@ -55,7 +50,7 @@ def detection(run: Run, labels: np.ndarray) -> Part:
     """The paper's figures, of one or two models."""
     sampling, figures = run.sampling(), []
     scope, note = scope_figures(run)
-    for p in filter(None, (run.own, run.other)):
+    for p in run.seen:
         s = scores_of(p, labels)
         figures.append(sampling.figure("AUROC", metrics.auroc(p.score, labels), p.of))
         figures += overall(s, sampling, p.of)
@@ -206,7 +201,7 @@ def main(arguments: DetectArguments) -> Path:
     images, keep, notes = labelled(arguments.data, arguments.split)
     resnet = ResNet.load(Path(arguments.resnet)) if arguments.resnet else None
     if resnet is not None:
-        peers.refuse_other(resnet.record, arguments, "resnet")
+        peers.refuse_other(resnet.record, arguments.data, arguments.split, "resnet")
     run = start("detect", arguments, images, keep, notes)
     samples, labels = run.samples, np.array([s.label for s in run.samples])
     baselines = baselines_of(
@@ -219,7 +214,7 @@ def main(arguments: DetectArguments) -> Path:
         detection(run, labels), against(run, labels), scratch, trivial, calibration(run, labels),
         by_source(run, labels), by_size(run, labels), without_duplicates(run, labels),
     ]  # fmt: skip
-    models = {p.of: p.score for p in (run.own, run.other) if p is not None}
+    models = {p.of: p.score for p in run.seen}
     shown = models | {best: baselines.scores[best]}
     prevalence = scores_of(run.own, labels).prevalence
     drawn = [
@@ -237,19 +232,15 @@ def main(arguments: DetectArguments) -> Path:
     threshold = run.own.fitted("threshold")
     return finish(
         run,
-        Measured(
-            stage="detect",
-            provenance=record_of(run),
-            verdict=sentence,
-            beats_baseline=beats,
-            parts=[part for part in parts if part is not None],
-            curves=drawn,
-            worst=worst(run, labels),
-            worst_words="Wrong decisions whose score lies farthest from the threshold.",
-            cases=[
-                case_row(run, i) | {"decided": int(run.own.score[i] >= threshold[i])}
-                for i in range(len(samples))
-            ],
-            extra={"best_baseline": best},
-        ),
+        verdict=sentence,
+        beats_baseline=beats,
+        parts=parts,
+        curves=drawn,
+        worst=worst(run, labels),
+        worst_words="Wrong decisions whose score lies farthest from the threshold.",
+        cases=[
+            case_row(run, i) | {"decided": int(run.own.score[i] >= threshold[i])}
+            for i in range(len(samples))
+        ],
+        extra={"best_baseline": best},
     )

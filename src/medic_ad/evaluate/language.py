@@ -11,15 +11,17 @@ import numpy as np
 
 from medic_ad.data.sample import Sample, read_samples
 from medic_ad.errors import DataError, ModelError
-from medic_ad.evaluate import curves, questions, texts
-from medic_ad.evaluate.agreement import agreement_part, pictured
-from medic_ad.evaluate.answers import Answers, answers_of, questions_of
-from medic_ad.evaluate.bootstrap import Figure, Resampling, mean_of
-from medic_ad.evaluate.forgetting import against_stock
-from medic_ad.evaluate.page import Measured, Picture, verdict
-from medic_ad.evaluate.run import Run, begin, finish, record_of, where_of
-from medic_ad.evaluate.store import Context, Part, digest
-from medic_ad.evaluate.table import TableArguments, file_of, slice_of, state_of
+from medic_ad.evaluate.figures import questions, texts
+from medic_ad.evaluate.figures.bootstrap import Figure, Resampling, mean_of
+from medic_ad.evaluate.output import curves
+from medic_ad.evaluate.output.finish import finish, where_of
+from medic_ad.evaluate.output.page import Picture, verdict
+from medic_ad.evaluate.parts.agreement import TITLE, agreement_part, pictured
+from medic_ad.evaluate.parts.forgetting import against_stock
+from medic_ad.evaluate.predictions.answers import Answers, answers_of, questions_of
+from medic_ad.evaluate.predictions.run import Run, begin
+from medic_ad.evaluate.predictions.store import Part, Store, digest
+from medic_ad.evaluate.predictions.table import TableArguments, file_of, slice_of, state_of
 from medic_ad.load import Model
 from medic_ad.train.run import split
 
@@ -138,7 +140,7 @@ def forgetting_part(run: Run[Answers]) -> Part:
     for p in run.seen:
         seen = run.context.store.predictions(
             p.model.weights_sha256, f"stock-{run.name}", key,
-            partial(against_stock, p.model, asked), run.arguments.split == "test",
+            partial(against_stock, p.model, asked), run.arguments.opens_test,
         )  # fmt: skip
         figures += [
             sampling.mean(
@@ -192,10 +194,9 @@ def main(arguments: LanguageArguments) -> Path:
             f"{arguments.data}, got {len(split(arguments.data, arguments.split))} rows without; "
             "fill the columns question and answer, or label"
         )
-    table = f"{Path(arguments.data).stem}-{arguments.split}"
 
-    def see(model: Model, of: str, context: Context) -> Answers:
-        return answers_of(model, of, asked, context.store, table, arguments.split == "test")
+    def see(model: Model, of: str, store: Store) -> Answers:
+        return answers_of(model, of, asked, store, arguments.measured, arguments.opens_test)
 
     run = begin("language", arguments, asked, [], see, calibrated=False)
     truths = [str(s.answer) for s in asked]
@@ -220,24 +221,25 @@ def main(arguments: LanguageArguments) -> Path:
     parts += agreement(run, images)
     return finish(
         run,
-        Measured(
-            stage="language",
-            provenance=record_of(run),
-            verdict=sentence,
-            beats_baseline=beats,
-            parts=[p for p in parts if p is not None],
-            curves=[],
-            worst=pictures,
-            worst_words="Wrong answers, evenly spaced over all wrong ones." if asked else "",
-            cases=[case_row(run, i) for i in range(len(asked))],
-            extra={"best_baseline": USUAL},
-            scale="",
-        ),
+        verdict=sentence,
+        beats_baseline=beats,
+        parts=parts,
+        worst=pictures,
+        worst_words="Wrong answers, evenly spaced over all wrong ones." if asked else "",
+        cases=[case_row(run, i) for i in range(len(asked))],
+        extra={"best_baseline": USUAL},
+        scale="",
     )
 
 
-def agreement(run: Run[Answers], images: list[Sample]) -> list[Part]:
+def agreement(run: Run[Answers], images: list[Sample]) -> list[Part | None]:
     """Text against map and decision, of models that were calibrated."""
+    if not images:
+        note = (
+            f"Not measured: no image of split {run.arguments.split!r} has a known label or mask. "
+            "Fill the column label or mask to have the texts held against them."
+        )
+        return [Part(TITLE, [note], [])]
     out = []
     for p in run.seen:
         try:
@@ -245,4 +247,4 @@ def agreement(run: Run[Answers], images: list[Sample]) -> list[Part]:
         except ModelError:  # a stock checkpoint has a text and no decision
             continue
         out.append(agreement_part(run.context, p.model, p.of, images, run.arguments))
-    return [part for part in out if part is not None]
+    return out

@@ -10,23 +10,17 @@ import numpy as np
 from medic_ad.calibrate import HEATMAP_GRID
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.evaluate import curves, peers
-from medic_ad.evaluate.bootstrap import Figure, Resampling
-from medic_ad.evaluate.grey import GREY, grey_maps
-from medic_ad.evaluate.maps import PIXEL_FIGURES, Maps, by_size, false_areas, within
-from medic_ad.evaluate.page import Measured, Picture, verdict
-from medic_ad.evaluate.regions import FreeResponse
-from medic_ad.evaluate.run import (
-    Run,
-    case_row,
-    finish,
-    picture,
-    record_of,
-    scope_figures,
-    start,
-)
-from medic_ad.evaluate.store import Part
-from medic_ad.evaluate.table import TableArguments, images_of, masks_of
+from medic_ad.evaluate.baselines import peers
+from medic_ad.evaluate.baselines.grey_maps import GREY, grey_maps
+from medic_ad.evaluate.figures.bootstrap import Figure, Resampling
+from medic_ad.evaluate.figures.maps import PIXEL_FIGURES, Maps, by_size, false_areas, within
+from medic_ad.evaluate.figures.regions import FreeResponse
+from medic_ad.evaluate.output import curves
+from medic_ad.evaluate.output.finish import case_row, finish, picture, scope_figures
+from medic_ad.evaluate.output.page import Picture, verdict
+from medic_ad.evaluate.predictions.run import Run, start
+from medic_ad.evaluate.predictions.store import Part
+from medic_ad.evaluate.predictions.table import TableArguments, images_of, masks_of
 from medic_ad.evaluate.unet import UNet
 
 WORST_LESIONS, WORST_NORMALS = 6, 2
@@ -154,18 +148,17 @@ def main(arguments: LocaliseArguments) -> Path:
     images, found, notes = masked(arguments.data, arguments.split)
     unet = UNet.load(Path(arguments.unet)) if arguments.unet else None
     if unet is not None:
-        peers.refuse_other(unet.record, arguments, "unet")
+        peers.refuse_other(unet.record, arguments.data, arguments.split, "unet")
     run = start("localise", arguments, images, [m is not None for m in found], notes)
     masks = [m for m in found if m is not None]
     lesion = np.array([m.any() for m in masks])
-    models = [p for p in (run.own, run.other) if p is not None]
-    fixed = {p.of: p.fitted("heatmap_threshold") for p in models}
-    drawn_by = {p.of: p.heatmaps for p in models}
+    fixed = {p.of: p.fitted("heatmap_threshold") for p in run.seen}
+    drawn_by = {p.of: p.heatmaps for p in run.seen}
     maps = {of: Maps(drawn_by[of], masks, fixed[of]) for of in fixed}
     maps[GREY], grey_note, drawn_by[GREY], fixed[GREY] = grey_maps(run, masks)
     if unet is not None:
         drawn_by[UNET] = unet.heatmaps(
-            run.samples, run.context.store, run.name, arguments.split == "test"
+            run.samples, run.context.store, run.name, arguments.opens_test
         )
         fixed[UNET] = np.full(len(masks), unet.record["threshold"])
         maps[UNET] = Maps(drawn_by[UNET], masks, fixed[UNET])
@@ -197,33 +190,29 @@ def main(arguments: LocaliseArguments) -> Path:
     shown = {of: (false[:FIXED], found[:FIXED]) for of, (false, found) in points.items()}
     return finish(
         run,
-        Measured(
-            stage="localise",
-            provenance=record_of(run),
-            verdict=sentence,
-            beats_baseline=beats,
-            parts=[part for part in parts if part is not None],
-            curves=[
-                Picture("Free response", curves.free_response(shown)),
-                Picture("ROC of the pixels", curves.pixel_roc(maps, lesion)),
-            ],
-            worst=worst(run, maps[own], lesion),
-            worst_words="Lesions of lowest Dice, and the largest areas drawn without a lesion.",
-            cases=[
-                case_row(run, i)
-                | {
-                    "dice": f"{maps[own].dice[i]:.6f}" if lesion[i] else "",
-                    "drawn_area": f"{maps[own].area[i]:.6f}",
-                    "lesion_area": f"{masks[i].mean():.6f}",
-                }
-                for i in range(len(masks))
-            ],
-            extra={
-                "best_baseline": GREY,
-                "free_response": {
-                    of: {"false_per_image": list(f), "lesions_found": list(t)}
-                    for of, (f, t) in shown.items()
-                },
+        verdict=sentence,
+        beats_baseline=beats,
+        parts=parts,
+        curves=[
+            Picture("Free response", curves.free_response(shown)),
+            Picture("ROC of the pixels", curves.pixel_roc(maps, lesion)),
+        ],
+        worst=worst(run, maps[own], lesion),
+        worst_words="Lesions of lowest Dice, and the largest areas drawn without a lesion.",
+        cases=[
+            case_row(run, i)
+            | {
+                "dice": f"{maps[own].dice[i]:.6f}" if lesion[i] else "",
+                "drawn_area": f"{maps[own].area[i]:.6f}",
+                "lesion_area": f"{masks[i].mean():.6f}",
+            }
+            for i in range(len(masks))
+        ],
+        extra={
+            "best_baseline": GREY,
+            "free_response": {
+                of: {"false_per_image": list(f), "lesions_found": list(t)}
+                for of, (f, t) in shown.items()
             },
-        ),
+        },
     )

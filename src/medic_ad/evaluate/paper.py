@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +18,22 @@ from rich.markdown import Markdown
 
 from medic_ad.data.sample import Sample, read_info, write_samples
 from medic_ad.errors import DataError
-from medic_ad.evaluate import folds, metrics, published
-from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.copies import everything, one_of_each, seen_in_training, shared_sources
-from medic_ad.evaluate.features import SIZE, features_of
-from medic_ad.evaluate.markdown import number
-from medic_ad.evaluate.record import provenance, without_nan
-from medic_ad.evaluate.refit import FoldsArguments, draw_folds
-from medic_ad.evaluate.run import Run, start
-from medic_ad.evaluate.table import TableArguments
+from medic_ad.evaluate.baselines import published
+from medic_ad.evaluate.baselines.features import SIZE, features_of
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.figures.bootstrap import Figure
+from medic_ad.evaluate.folds import folds
+from medic_ad.evaluate.folds.refit import FoldsArguments, draw_folds
+from medic_ad.evaluate.material.copies import (
+    everything,
+    one_of_each,
+    seen_in_training,
+    shared_sources,
+)
+from medic_ad.evaluate.output.markdown import number
+from medic_ad.evaluate.output.record import as_json, figure_of, provenance, write_texts
+from medic_ad.evaluate.predictions.run import Run, start
+from medic_ad.evaluate.predictions.table import TableArguments
 from medic_ad.report.schema import NOTICE
 
 CROSS, INSIDE, SIZES = "cross-data-set", "in-domain", "image size alone"
@@ -122,8 +127,7 @@ def inside(name: str, folder: Path) -> list[Cell]:
     for images, title in ((ALL, "In-domain"), (FIRST, "Without copies")):
         for found in parts.get(title, parts["In-domain"]):
             if found["of"] in (folds.OWN, folds.PEER) and found["name"] in ("F1", "AUROC"):
-                value = math.nan if found["value"] is None else found["value"]
-                figure = Figure(**found | {"value": value})
+                figure = figure_of(found)
                 cells.append(
                     Cell((figure.of, INSIDE, images), published.SETS.get(name, name), figure)
                 )
@@ -189,15 +193,7 @@ def write(out: Path, notes: list[str], cells: list[Cell], columns: list[str], re
         "published": {"F1": published.F1, "AUROC": published.AUROC},
         "cells": [dataclasses.asdict(c) for c in cells],
     }
-    texts = {
-        "figures.md": text,
-        "figures.json": json.dumps(without_nan(found), indent=1, allow_nan=False),
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in texts.items():
-        (out / f".{name}.part").write_text(content, encoding="utf-8")
-    for name in texts:
-        os.replace(out / f".{name}.part", out / name)
+    write_texts(out, {"figures.md": text, "figures.json": as_json(found)})
     Console().print(Markdown(text))
     return out / "figures.md"
 

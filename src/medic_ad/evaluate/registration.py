@@ -13,10 +13,10 @@ from medic_ad.align import align
 from medic_ad.data.acquire import acquire, draw_acquisition
 from medic_ad.data.sets import mni152
 from medic_ad.errors import DataError
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.bootstrap import Figure, Resampling
-from medic_ad.evaluate.markdown import table
-from medic_ad.evaluate.record import write_figures
+from medic_ad.evaluate.figures.bootstrap import Figure, Resampling
+from medic_ad.evaluate.output.markdown import table
+from medic_ad.evaluate.output.record import write_figures
+from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.image import Image, in_memory
 from medic_ad.readers import read_image
 

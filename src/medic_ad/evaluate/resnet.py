@@ -18,12 +18,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from medic_ad.calibrate import PREVALENCE
 from medic_ad.data.sample import Sample
-from medic_ad.evaluate import metrics, peers
-from medic_ad.evaluate.decision import Decision
-from medic_ad.evaluate.run import Run
-from medic_ad.evaluate.scores import Scores, overall
-from medic_ad.evaluate.store import Part, digest
-from medic_ad.evaluate.table import file_of, images_of, labelled, slice_of, state_of
+from medic_ad.evaluate.baselines import peers
+from medic_ad.evaluate.baselines.decision import Decision
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.parts.scores import Scores, overall
+from medic_ad.evaluate.predictions.run import Run
+from medic_ad.evaluate.predictions.store import Part, digest
+from medic_ad.evaluate.predictions.table import file_of, images_of, labelled, slice_of, state_of
 from medic_ad.load import pick_device
 from medic_ad.processor import fit_square
 from medic_ad.train.draw import Slices, scan_batch
@@ -40,6 +41,8 @@ class ResnetArguments(StageArguments):
 
     model: str = field(init=False, default="")  # trained from scratch
     exclude: str = field(init=False, default="")  # the table's split stands
+    attention: str = field(init=False, default="")  # it has none
+    checkpointing: bool = field(init=False, default=False)
     steps: int = field(default=600, metadata={"help": "optimiser steps"})
     batch: int = field(default=32, metadata={"help": "images a step"})
     learning_rate: float = field(default=2e-3, metadata={"help": "peak, then cosine"})
@@ -99,7 +102,7 @@ class ResNet:
             f"{run.name}-resnet",
             digest([state_of(s) for s in run.samples]),
             lambda: {"score": self.scores(run.samples)},
-            test=run.arguments.split == "test",
+            test=run.arguments.opens_test,
         )["score"]
         sampling, of = run.sampling(), "ResNet"
         fixed = np.full(len(labels), self.decision.threshold)

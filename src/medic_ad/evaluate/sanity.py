@@ -10,17 +10,18 @@ from scipy.stats import spearmanr
 
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.evaluate import metrics
-from medic_ad.evaluate.baselines import intensity
-from medic_ad.evaluate.bootstrap import Figure, mean_of
-from medic_ad.evaluate.gate import gate_part
-from medic_ad.evaluate.outside import blank_figures
-from medic_ad.evaluate.page import Measured
-from medic_ad.evaluate.predict import as_image, columns, predict
-from medic_ad.evaluate.randomise import ALL, exchanged, randomised
-from medic_ad.evaluate.run import Run, case_row, finish, record_of, start
-from medic_ad.evaluate.store import Part, digest
-from medic_ad.evaluate.table import (
+from medic_ad.evaluate.baselines.grey import intensity
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.figures.bootstrap import Figure, mean_of
+from medic_ad.evaluate.material.twins import MADE_WITH, repaired
+from medic_ad.evaluate.output.finish import case_row, finish
+from medic_ad.evaluate.parts.gate import gate_part
+from medic_ad.evaluate.parts.outside import blank_figures
+from medic_ad.evaluate.parts.randomise import ALL, exchanged, randomised
+from medic_ad.evaluate.predictions.run import Run, start
+from medic_ad.evaluate.predictions.store import Part, digest
+from medic_ad.evaluate.predictions.sweep import as_image, columns, predict
+from medic_ad.evaluate.predictions.table import (
     Predictions,
     TableArguments,
     file_of,
@@ -29,7 +30,6 @@ from medic_ad.evaluate.table import (
     slice_of,
     state_of,
 )
-from medic_ad.evaluate.twins import MADE_WITH, repaired
 from medic_ad.image import Image
 
 SLICES = 40  # evenly spaced, for what takes a pass through several models
@@ -126,7 +126,7 @@ def weights_part(run: Run[Predictions]) -> Part:
     key = digest(run.arguments.seed, DRAWS, [state_of(s) for s in chosen.samples])
     seen = run.context.store.predictions(
         run.own.model.weights_sha256, f"randomised-{run.name}", key, make,
-        run.arguments.split == "test",
+        run.arguments.opens_test,
     )  # fmt: skip
     sampling, figures = chosen.sampling(), []
     for words, rows in seen.items():
@@ -164,7 +164,7 @@ def exchange_part(run: Run[Predictions]) -> Part | None:
     key = digest(MADE_WITH, run.arguments.seed, [(state_of(s), s.mask) for s in chosen.samples])
     seen = run.context.store.predictions(
         run.own.model.weights_sha256, f"exchanged-{run.name}", key, make,
-        run.arguments.split == "test",
+        run.arguments.opens_test,
     )  # fmt: skip
     sampling, name = chosen.sampling(), "mean heatmap inside the mask"
     own, other = mean_of(seen["own"]), mean_of(seen["other"])
@@ -213,16 +213,9 @@ def main(arguments: SanityArguments) -> Path:
     )
     return finish(
         run,
-        Measured(
-            stage="sanity",
-            provenance=record_of(run),
-            verdict=sentence,
-            beats_baseline=None,
-            parts=parts,
-            curves=[],
-            worst=[],
-            worst_words="",
-            cases=[case_row(run, i) for i in range(len(run.samples))],
-            extra={"checks": len(checks), "failed": failed},
-        ),
+        verdict=sentence,
+        beats_baseline=None,
+        parts=parts,
+        cases=[case_row(run, i) for i in range(len(run.samples))],
+        extra={"checks": len(checks), "failed": failed},
     )

@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader
 from medic_ad.calibrate import HEATMAP_GRID
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.evaluate import peers
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.metrics import dice
-from medic_ad.evaluate.store import Arrays, Store
-from medic_ad.evaluate.table import Lazy, file_of, heatmaps_in, parts_of, slice_of
+from medic_ad.evaluate.baselines import peers
+from medic_ad.evaluate.figures.metrics import dice
+from medic_ad.evaluate.predictions.bars import bar
+from medic_ad.evaluate.predictions.store import Arrays, Store
+from medic_ad.evaluate.predictions.table import Lazy, arrays_in, file_of, parts_of, slice_of
 from medic_ad.load import pick_device
 from medic_ad.model.pixel import arrange
 from medic_ad.processor import fit_square, grey_window, restore
@@ -127,7 +127,8 @@ class UNet:
             drawn = self.maps([slice_of(s) for s in part], "U-Net on slices", windows)
             return {f"heatmap_{k}": m for k, m in enumerate(drawn)}
 
-        return heatmaps_in(parts_of(samples, store, self.sha256, f"{name}-unet", make, test))
+        parts = parts_of(samples, store, self.sha256, f"{name}-unet", make, test)
+        return arrays_in(parts, "heatmap")
 
     def description(self) -> str:
         r = self.record

@@ -356,8 +356,8 @@ def fit(
         "device": str(trainer.args.device),
         "processes": trainer.args.world_size,
         "distribution": str(trainer.accelerator.distributed_type.value),
-        "attention": model.config._attn_implementation,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        **({"attention": model.config._attn_implementation} if hasattr(model, "config") else {}),
         **facts,
         "log": trainer.state.log_history,
     }

@@ -16,14 +16,14 @@ from scipy.stats import t as student
 
 from medic_ad.evaluate.ablations.bench import AblationsArguments, Bench
 from medic_ad.evaluate.ablations.rows import BEFORE, COMPARE, DETECT, EXPLAIN, PARTS, ROWS, Row
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.bootstrap import LEVEL, Figure
-from medic_ad.evaluate.made_pairs import BLEND
-from medic_ad.evaluate.page import Measured, show, write
-from medic_ad.evaluate.record import provenance
-from medic_ad.evaluate.run import record_of_table
-from medic_ad.evaluate.store import Part
-from medic_ad.evaluate.twins import METHOD
+from medic_ad.evaluate.figures.bootstrap import LEVEL, Figure
+from medic_ad.evaluate.material.made_pairs import BLEND
+from medic_ad.evaluate.material.twins import METHOD
+from medic_ad.evaluate.output.finish import record_of_table
+from medic_ad.evaluate.output.page import Measured, show, write
+from medic_ad.evaluate.output.record import provenance
+from medic_ad.evaluate.predictions.bars import bar
+from medic_ad.evaluate.predictions.store import Part
 from medic_ad.load import load_model
 
 STAGES = {"stages 1": DETECT, "stages 1+2": COMPARE, "stages 1+2+3": EXPLAIN}
@@ -134,9 +134,6 @@ def main(arguments: AblationsArguments) -> Path:
         verdict=budget(arguments, found),
         beats_baseline=None,
         parts=parts,
-        curves=[],
-        worst=[],
-        worst_words="",
         cases=[
             {
                 **{name: made[name] for name in ("row", "seed", "steps", "cpu_seconds")},
@@ -147,7 +144,6 @@ def main(arguments: AblationsArguments) -> Path:
             for judged in made["figures"].values()
             for figure, (value, n) in judged.items()
         ],
-        extra={},
     )  # fmt: skip
     done = write(out / "ablations", measured)
     show(measured)

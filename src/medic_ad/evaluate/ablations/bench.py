@@ -24,11 +24,11 @@ from medic_ad.align import align
 from medic_ad.calibrate import Validation, validation
 from medic_ad.errors import DataError
 from medic_ad.evaluate.ablations import bare, measure
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.made_pairs import Pairs, draw
-from medic_ad.evaluate.predict import as_image
-from medic_ad.evaluate.store import Arrays, Store, code, digest
-from medic_ad.evaluate.twins import Twins, make_twins
+from medic_ad.evaluate.material.made_pairs import Pairs, draw
+from medic_ad.evaluate.material.twins import Twins, make_twins
+from medic_ad.evaluate.predictions.bars import bar
+from medic_ad.evaluate.predictions.store import Arrays, Store, code, digest
+from medic_ad.evaluate.predictions.sweep import as_image
 from medic_ad.load import Model, find_checkpoint, load_checkpoint
 from medic_ad.processor import fit_square, grey_window
 from medic_ad.train import compare, detect, explain

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from medic_ad import words
 from medic_ad.calibrate import Validation, platt
-from medic_ad.evaluate import metrics
+from medic_ad.evaluate.figures import metrics
 from medic_ad.load import Model
 from medic_ad.look import BATCH, Look, look
 from medic_ad.train.losses import IGNORED, answer_labels

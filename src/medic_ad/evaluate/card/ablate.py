@@ -6,12 +6,12 @@ from itertools import chain
 
 import numpy as np
 
-from medic_ad.evaluate.bootstrap import mean_of
-from medic_ad.evaluate.card.material import CHENG, CLUSTER, cheng_twins
-from medic_ad.evaluate.metrics import PixelCounts
-from medic_ad.evaluate.predict import as_image, predict
-from medic_ad.evaluate.randomise import exchanged, randomised
-from medic_ad.evaluate.store import Context, Part, digest
+from medic_ad.evaluate.figures.bootstrap import mean_of
+from medic_ad.evaluate.figures.metrics import PixelCounts
+from medic_ad.evaluate.material.sets import CHENG, CLUSTER, cheng_twins
+from medic_ad.evaluate.parts.randomise import exchanged, randomised
+from medic_ad.evaluate.predictions.store import Context, Part, digest
+from medic_ad.evaluate.predictions.sweep import as_image, predict
 
 SLICES = 60
 
@@ -35,15 +35,15 @@ def measure(context: Context) -> Part:
     seen = context.store.predictions(context.weights, "ablate", key, make)
     sampling = context.resampling(np.array(twins.groups)[index].tolist(), CLUSTER, f"{CHENG} test")
     own, twin = mean_of(seen.pop("own")), mean_of(seen.pop("other"))
-    name = "mean heatmap inside the mask"
+    name, of = "mean heatmap inside the mask", context.of
     figures = [
-        sampling.figure(name, own, "nano, its own `<Ano>`"),
-        sampling.figure(name, twin, "nano, `<Ano>` of the inpainted twin"),
+        sampling.figure(name, own, f"{of}, its own `<Ano>`"),
+        sampling.figure(name, twin, f"{of}, `<Ano>` of the inpainted twin"),
         sampling.difference(name, own, twin, "own - twin's"),
     ]
     figures += [
-        sampling.figure("pixel AUROC", PixelCounts(list(maps), masks).auroc, f"nano, {of}")
-        for of, maps in seen.items()
+        sampling.figure("pixel AUROC", PixelCounts(list(maps), masks).auroc, f"{of}, {kind}")
+        for kind, maps in seen.items()
     ]
     notes = [f"{len(index)} evenly spaced test slices."]
     return Part("What the heatmap depends on", notes, figures)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
+from medic_ad.errors import DataError
+from medic_ad.evaluate.baselines import peers
 from medic_ad.evaluate.card import (
     ablate,
     compare,
@@ -23,11 +24,12 @@ from medic_ad.evaluate.card import (
     sanity,
     speed,
 )
-from medic_ad.evaluate.card.material import CHENG, samples_of
-from medic_ad.evaluate.markdown import fragment, insert, refuse_without_markers
-from medic_ad.evaluate.record import provenance, without_nan
-from medic_ad.evaluate.seen import seen_patients
-from medic_ad.evaluate.store import Context, Part, Store
+from medic_ad.evaluate.material.seen import seen_patients
+from medic_ad.evaluate.material.sets import CHENG, samples_of
+from medic_ad.evaluate.output.markdown import fragment, insert, refuse_without_markers
+from medic_ad.evaluate.output.record import as_json, provenance, write_texts
+from medic_ad.evaluate.predictions.store import Context, Part, Store
+from medic_ad.evaluate.unet import UNet
 from medic_ad.load import load_model
 
 PARTS: dict[str, Callable[[Context], Part]] = {
@@ -53,11 +55,23 @@ class CardArguments:
     card: str = field(
         default="", metadata={"help": "Markdown file whose figures are replaced; none when empty"}
     )
-    unet: str = field(default="", metadata={"help": "folder of the reference U-Net, if trained"})
+    unet: str = field(
+        default="", metadata={"help": "folder of the reference U-Net, if trained; needs --data"}
+    )
+    data: str = field(
+        default="", metadata={"help": "table that model and U-Net were trained on, beside --unet"}
+    )
     seed: int = field(default=0, metadata={"help": "of synthesis and resampling"})
     resamples: int = field(default=1000, metadata={"help": "of the bootstrap"})
     pairs: int = field(default=300, metadata={"help": "synthetic pairs of dates"})
     read_pairs: int = field(default=60, metadata={"help": "of them, read as files in both orders"})
+
+    def __post_init__(self) -> None:
+        if bool(self.unet) != bool(self.data):
+            raise DataError(
+                f"expected --unet and --data together, got --unet {self.unet!r} and --data "
+                f"{self.data!r}; name the table that the U-Net was trained on, or neither"
+            )
 
 
 def main(arguments: CardArguments) -> dict[str, Any]:
@@ -69,6 +83,9 @@ def main(arguments: CardArguments) -> dict[str, Any]:
     console, out, root = Console(stderr=True), Path(arguments.out), Path(arguments.data_root)
     if arguments.card:
         refuse_without_markers(Path(arguments.card))
+    if arguments.unet:
+        record = UNet.load(Path(arguments.unet)).record
+        peers.refuse_other(record, arguments.data, "test", "unet")
     command = f"medic-ad evaluate card --model {arguments.model} --seed {arguments.seed}"
     context = Context(
         model=load_model(arguments.model),
@@ -96,9 +113,7 @@ def main(arguments: CardArguments) -> dict[str, Any]:
         "speed": timing,
     }
     text = fragment(result["provenance"], list(parts.values()), timing)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "card.json").write_text(json.dumps(without_nan(result), indent=1, allow_nan=False))
-    (out / "card.md").write_text(text)
+    write_texts(out, {"card.json": as_json(result), "card.md": text})
     if arguments.card:
         insert(Path(arguments.card), text)
     console.print(f"Written: {out / 'card.json'}")

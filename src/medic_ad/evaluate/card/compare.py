@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.bootstrap import Figure, Resampling
-from medic_ad.evaluate.card.material import CHENG, CLUSTER, held_out_pairs
-from medic_ad.evaluate.made_pairs import Pairs
-from medic_ad.evaluate.metrics import PixelCounts, macro_f1
-from medic_ad.evaluate.pairs import compare_images, inverse_of
-from medic_ad.evaluate.predict import as_image
-from medic_ad.evaluate.store import Context, Part, digest
+from medic_ad.evaluate.figures.bootstrap import Figure, Resampling
+from medic_ad.evaluate.figures.metrics import PixelCounts, macro_f1
+from medic_ad.evaluate.material.made_pairs import Pairs
+from medic_ad.evaluate.material.sets import CHENG, CLUSTER, held_out_pairs
+from medic_ad.evaluate.predictions.bars import bar
+from medic_ad.evaluate.predictions.pairs import compare_images, inverse_of
+from medic_ad.evaluate.predictions.store import Context, Part, digest
+from medic_ad.evaluate.predictions.sweep import as_image
 from medic_ad.load import Model
 from medic_ad.road import read
 from medic_ad.study import read_study
@@ -54,7 +54,7 @@ def read_both_ways(model: Model, pairs: Pairs, count: int, folder: Path) -> dict
     }
 
 
-def map_figures(pairs: Pairs, maps: np.ndarray, sampling: Resampling) -> list[Figure]:
+def map_figures(pairs: Pairs, maps: np.ndarray, sampling: Resampling, of: str) -> list[Figure]:
     """The signed map on changed pairs, against the pixels that changed that way."""
     changed = pairs.change != "stable"
     worse = (pairs.change[changed] == "worse")[:, None, None]
@@ -62,8 +62,8 @@ def map_figures(pairs: Pairs, maps: np.ndarray, sampling: Resampling) -> list[Fi
     counts = PixelCounts(list(np.where(worse, maps[changed], -maps[changed])), list(truth))
     part = sampling.subset(changed)
     return [
-        part.figure("signed change map, pixel AUROC, changed pairs", counts.auroc),
-        part.figure("signed change map, pixel AP, changed pairs", counts.average_precision),
+        part.figure("signed change map, pixel AUROC, changed pairs", counts.auroc, of),
+        part.figure("signed change map, pixel AP, changed pairs", counts.average_precision, of),
     ]
 
 
@@ -84,35 +84,37 @@ def measure(context: Context) -> Part:
     )
     split = f"pairs from {CHENG} test"
     sampling = context.resampling(pairs.group.tolist(), CLUSTER, split)
-    label, truth = seen["label"], pairs.change
+    label, truth, of = seen["label"], pairs.change, context.of
     right = (label == truth).astype(float)
     figures = [
-        sampling.mean("3-class accuracy", right, aim=">= 0.85"),
+        sampling.mean("3-class accuracy", right, of, ">= 0.85"),
         sampling.mean("3-class accuracy", (truth == "stable"), "always stable"),
-        sampling.figure("macro F1", macro_f1(label, truth, CHANGE_LABELS)),
+        sampling.figure("macro F1", macro_f1(label, truth, CHANGE_LABELS), of),
         sampling.figure(
-            "direction F1 (worse, better)", macro_f1(label, truth, ("worse", "better"))
+            "direction F1 (worse, better)", macro_f1(label, truth, ("worse", "better")), of
         ),
     ]
     figures += [
-        sampling.mean(f"accuracy, {kind}", np.where(pairs.kind == kind, right, np.nan))
+        sampling.mean(f"accuracy, {kind}", np.where(pairs.kind == kind, right, np.nan), of)
         for kind in sorted(set(pairs.kind.tolist()))
     ]
-    figures += map_figures(pairs, seen["map"], sampling)
+    figures += map_figures(pairs, seen["map"], sampling, of)
     count = len(both["ahead"])
     reading = context.resampling(pairs.group[:count].tolist(), CLUSTER, split)
     # what neither order compares says nothing of exchange; what one of them does has failed
     neither = ~(np.isin(both["ahead"], CHANGE_LABELS) | np.isin(both["back"], CHANGE_LABELS))
     inverted = np.where(neither, np.nan, inverse_of(both["ahead"]) == both["back"])
     figures += [
-        reading.mean("files exchanged: label inverted", inverted, aim="= 100 %"),
+        reading.mean("files exchanged: label inverted", inverted, of, "= 100 %"),
         reading.mean(
             "files exchanged: scores exchanged to the last bit",
             np.where(neither, np.nan, both["exact"]),
+            of,
         ),
         reading.mean(
             "3-class accuracy through `read`",
             (both["ahead"] == truth[:count]),
+            of,
         ),
     ]
     refused = float((label == "not_comparable").mean())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from medic_ad.evaluate import metrics
-from medic_ad.evaluate.baselines import oriented, trivial
+from medic_ad.evaluate.baselines.grey import oriented, trivial
 from medic_ad.evaluate.card.localise import heatmaps_of
-from medic_ad.evaluate.card.material import CHENG, CLUSTER, cheng_twins
-from medic_ad.evaluate.scores import Scores, calibration_figures, constant, overall
-from medic_ad.evaluate.store import Context, Part
-from medic_ad.evaluate.twins import METHOD
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.material.sets import CHENG, CLUSTER, cheng_twins
+from medic_ad.evaluate.material.twins import METHOD
+from medic_ad.evaluate.parts.scores import Scores, calibration_figures, constant, overall
+from medic_ad.evaluate.predictions.store import Context, Part
 
 KINDS = ("image", "sham", "clean")  # the first two are abnormal
 
@@ -31,25 +31,25 @@ def measure(context: Context) -> Part:
     sampling = context.resampling(twins.groups * 3, CLUSTER, f"{CHENG} test")
     slices = np.concatenate([twins.image, twins.sham, twins.clean])
     baselines = {k: oriented(v, s.labels) for k, v in trivial(slices).items()}
-    own = metrics.auroc(s.scores, s.labels)
-    figures = [sampling.figure("AUROC", own, aim=">= 0.92")]
+    own, of = metrics.auroc(s.scores, s.labels), context.of
+    figures = [sampling.figure("AUROC", own, of, ">= 0.92")]
     figures += [
         sampling.figure("AUROC", metrics.auroc(v, s.labels), k) for k, v in baselines.items()
     ]
     best = max(baselines, key=lambda k: metrics.auroc(baselines[k], s.labels)(np.ones(3 * n)))
     figures.append(
         sampling.difference(
-            "AUROC", own, metrics.auroc(baselines[best], s.labels), f"nano - {best}"
+            "AUROC", own, metrics.auroc(baselines[best], s.labels), f"{of} - {best}"
         )
     )
     for kind, words in (("image", "published slices only"), ("sham", "shams only")):
         keep = np.repeat([kind == "image", kind == "sham", True], n)
         part = sampling.subset(keep)
         figures.append(
-            part.figure(f"AUROC, {words}", metrics.auroc(s.scores[keep], s.labels[keep]))
+            part.figure(f"AUROC, {words}", metrics.auroc(s.scores[keep], s.labels[keep]), of)
         )
-    figures += overall(s, sampling) + constant(s, sampling)
-    calibrated, note, _ = calibration_figures(s, sampling, context.seed)
+    figures += overall(s, sampling, of) + constant(s, sampling)
+    calibrated, note, _ = calibration_figures(s, sampling, context.seed, of)
     inside = np.mean([seen[f"{k}_in_scope"].mean() for k in KINDS])
     notes = [
         f"Abnormal: {n} test slices as published and the same {n} with a sham repair elsewhere; "

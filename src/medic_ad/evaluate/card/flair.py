@@ -9,14 +9,14 @@ from scipy.optimize import linear_sum_assignment
 
 from medic_ad.data.sample import Sample
 from medic_ad.data.sets.common import foreground
-from medic_ad.evaluate import metrics
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.baselines import oriented
-from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.card.material import samples_of
-from medic_ad.evaluate.predict import as_image, columns, predict
-from medic_ad.evaluate.store import Context, Part, digest
-from medic_ad.evaluate.twins import MADE_WITH, METHOD, repaired, sham_repaired
+from medic_ad.evaluate.baselines.grey import oriented
+from medic_ad.evaluate.figures import metrics
+from medic_ad.evaluate.figures.bootstrap import Figure
+from medic_ad.evaluate.material.sets import samples_of
+from medic_ad.evaluate.material.twins import MADE_WITH, METHOD, repaired, sham_repaired
+from medic_ad.evaluate.predictions.bars import bar
+from medic_ad.evaluate.predictions.store import Context, Part, digest
+from medic_ad.evaluate.predictions.sweep import as_image, columns, predict
 from medic_ad.processor import grey_window
 from medic_ad.readers import read_image
 
@@ -132,7 +132,7 @@ def measure(context: Context) -> Part:
             rows["matched"],
             label,
             labels,
-            nano=seen["grey_logit"][index],
+            model=seen["grey_logit"][index],
             area=scan.area[index],
             place=scan.place[index],
         )
@@ -142,7 +142,7 @@ def measure(context: Context) -> Part:
             rows["inpainted"],
             label,
             labels,
-            nano=logits,
+            model=logits,
             area=np.tile(scan.area[own], 3),
             place=np.tile(scan.place[own], 3),
         )
@@ -172,14 +172,14 @@ def _figures(context: Context, name: str, rows: dict[str, list]) -> list[Figure]
     labels, patients = np.concatenate(rows["label"]), np.concatenate(rows["patient"])
     out = []
     for of, words in (
-        ("nano", "nano"),
+        ("model", context.of),
         ("area", "brain area"),
         ("place", "distance from the middle"),
     ):
         # a baseline is turned in its favour within each patient
         values = np.concatenate(
             [
-                v if of == "nano" else oriented(v, y)
+                v if of == "model" else oriented(v, y)
                 for v, y in zip(rows[of], rows["label"], strict=True)
             ]
         )
@@ -192,6 +192,6 @@ def _figures(context: Context, name: str, rows: dict[str, list]) -> list[Figure]
             return float(np.nanmean(parts)) if np.isfinite(parts).any() else float("nan")
 
         sampling = context.resampling(patients, UNIT, NAME)
-        aim = "> area and position" if of == "nano" else None
+        aim = "> area and position" if of == "model" else None
         out.append(sampling.figure(f"AUROC, {name}, mean over patients", within, words, aim))
     return out

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from medic_ad.calibrate import HEATMAP_GRID
-from medic_ad.evaluate.bars import bar
-from medic_ad.evaluate.baselines import dice_by_level, intensity
-from medic_ad.evaluate.card.material import CHENG, CLUSTER, cheng_twins, samples_of
-from medic_ad.evaluate.maps import Maps, by_size, false_areas
-from medic_ad.evaluate.predict import as_image, columns, predict, threshold_of
-from medic_ad.evaluate.store import Context, Part, digest
+from medic_ad.evaluate.baselines.grey import dice_by_level, intensity
+from medic_ad.evaluate.figures.maps import Maps, by_size, false_areas
+from medic_ad.evaluate.material.sets import CHENG, CLUSTER, cheng_twins, samples_of
+from medic_ad.evaluate.predictions.bars import bar
+from medic_ad.evaluate.predictions.store import Context, Part, digest
+from medic_ad.evaluate.predictions.sweep import as_image, columns, predict, threshold_of
 from medic_ad.evaluate.unet import UNet
 from medic_ad.readers import read_image
 
@@ -62,7 +62,7 @@ def measure(context: Context) -> Part:
     twins, seen = cheng_twins(context), heatmaps_of(context)
     sampling = context.resampling(twins.groups, CLUSTER, f"{CHENG} test")
     masks = twins.mask
-    methods = {"nano": Maps(list(seen["heatmap"]), list(masks), seen["image_threshold"])}
+    methods = {context.of: Maps(list(seen["heatmap"]), list(masks), seen["image_threshold"])}
     notes = [
         "Maps lie on the file's own 224 x 224 grid; pixel AUROC and AP are pooled over all pixels. "
         "The heatmap's threshold was chosen on validation, the gate is not applied.",
@@ -87,21 +87,20 @@ def measure(context: Context) -> Part:
     figures = []
     for name in AIMS | {"pixel AP": ""}:
         for of, maps in methods.items():
-            aim = AIMS.get(name) if of == "nano" else None
+            aim = AIMS.get(name) if of == context.of else None
             figures.append(sampling.figure(name, maps.statistics[name], of, aim))
         if "U-Net" in methods:
             figures.append(
                 sampling.difference(
                     name,
-                    methods["nano"].statistics[name],
+                    methods[context.of].statistics[name],
                     methods["U-Net"].statistics[name],
-                    "nano - U-Net",
+                    f"{context.of} - U-Net",
                 )
             )
-    figures += by_size(sampling, methods["nano"].dice, masks.mean((1, 2)))
-    figures.append(
-        sampling.mean("area drawn on the same slices, tumour inpainted", seen["clean_area"])
-    )
+    figures += by_size(sampling, methods[context.of].dice, masks.mean((1, 2)), context.of)
+    name = "area drawn on the same slices, tumour inpainted"
+    figures.append(sampling.mean(name, seen["clean_area"], context.of))
     return Part("Localise", notes, figures)
 
 
@@ -124,8 +123,8 @@ def false_positives(context: Context) -> Part:
         [s.group for s in samples], "duplicate group", f"{NO_TUMOUR} test"
     )
     figures = [
-        *false_areas(sampling, seen["area"], inside, aim="<= 1 %"),
-        sampling.mean("share read as abnormal", (inside & (seen["score"] >= high))),
+        *false_areas(sampling, seen["area"], inside, context.of, "<= 1 %"),
+        sampling.mean("share read as abnormal", (inside & (seen["score"] >= high)), context.of),
     ]
     notes = [
         "Another source than the tumours, never trained on; T1, T2 and FLAIR in all planes, so "

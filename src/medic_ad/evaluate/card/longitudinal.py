@@ -10,18 +10,17 @@ from scipy import ndimage
 
 from medic_ad.change import CHANGED
 from medic_ad.data.sample import Sample
-from medic_ad.evaluate.bootstrap import Figure
-from medic_ad.evaluate.card.material import samples_of
-from medic_ad.evaluate.change_baselines import maps_of
-from medic_ad.evaluate.metrics import PixelCounts
-from medic_ad.evaluate.pairs import compare_images
-from medic_ad.evaluate.regions import FreeResponse
-from medic_ad.evaluate.store import Context, Part, digest
+from medic_ad.evaluate.baselines.change import maps_of
+from medic_ad.evaluate.figures.bootstrap import Figure
+from medic_ad.evaluate.figures.metrics import PixelCounts
+from medic_ad.evaluate.figures.regions import FreeResponse
+from medic_ad.evaluate.material.sets import samples_of
+from medic_ad.evaluate.predictions.pairs import compare_images
+from medic_ad.evaluate.predictions.store import Context, Part, digest
 from medic_ad.readers import read_image
 
 NAME = "ms_longitudinal"
 BRAIN = "brainmask.nii.gz"
-OURS = "nano"
 SHARES = (0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001)  # of the brain, drawn
 
 
@@ -60,7 +59,7 @@ def measure(context: Context) -> Part:
     """Voxel AUROC and AP of |change map| inside the brain and F1 of its lesions, by patient."""
     samples = samples_of(context.root, NAME)
     patients = sorted({str(s.patient) for s in samples})
-    maps: dict[str, list[np.ndarray]] = {OURS: []}
+    maps: dict[str, list[np.ndarray]] = {context.of: []}
     masks, brains, said = [], [], []
     for patient in patients:
         sample = next(s for s in samples if s.patient == patient)
@@ -85,7 +84,7 @@ def measure(context: Context) -> Part:
         masks.append((mask[box] > 0.5) & inside)
         for name, values in maps_of(prior[box], current[box], inside).items():
             maps.setdefault(name, []).append(values)
-        maps[OURS].append(np.abs(np.nan_to_num(seen["map"][box])))
+        maps[context.of].append(np.abs(np.nan_to_num(seen["map"][box])))
         gate = "in scope" if bool(seen["in_scope"]) else "out of scope for `read`"
         changed = int(masks[-1].sum())
         lesions = ndimage.label(masks[-1], np.ones((3, 3, 3)))[1]
@@ -108,8 +107,8 @@ def measure(context: Context) -> Part:
     for name, drawn in maps.items():
         f1 = lesion_f1(drawn, masks, brains)
         figures.append(sampling.mean("F1 of changed lesions, mean over patients", f1, name))
-    fixed = FreeResponse(maps[OURS], masks, np.full((len(patients), 1), CHANGED)).f1()[:, 0]
-    figures.append(sampling.mean(f"F1 of changed lesions at |map| {CHANGED:g}", fixed))
+    fixed = FreeResponse(maps[context.of], masks, np.full((len(patients), 1), CHANGED)).f1()[:, 0]
+    figures.append(sampling.mean(f"F1 of changed lesions at |map| {CHANGED:g}", fixed, context.of))
     notes = [
         "; ".join(said) + ".",
         "|Change map| against the published, unsigned change mask inside the published brain mask, "

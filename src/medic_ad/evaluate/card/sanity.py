@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from medic_ad.evaluate.outside import blank_figures, photograph_figure, refused
-from medic_ad.evaluate.predict import undeclared
-from medic_ad.evaluate.store import Context, Part
+from medic_ad.evaluate.parts.outside import blank_figures, photograph_figure, refused
+from medic_ad.evaluate.predictions.store import Context, Part
+from medic_ad.evaluate.predictions.sweep import undeclared
 from medic_ad.readers import read_image
 
 
@@ -46,7 +46,7 @@ FOREIGN: dict[str, tuple[str, Callable[[Path], list[tuple[Path, str]]]]] = {
 
 def measure(context: Context) -> Part:
     """Blank and noise images, and how often the gate keeps other things out."""
-    figures = blank_figures(context)
+    figures = blank_figures(context, context.of)
     for name, (unit, files) in FOREIGN.items():
         found = files(context.root)
         images = [undeclared(read_image(path)) for path, _ in found]

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from medic_ad.errors import MedicADError
-from medic_ad.evaluate.bars import bar
+from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.load import load_model
 from medic_ad.road import read
 from medic_ad.study import read_study

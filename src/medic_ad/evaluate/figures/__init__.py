@@ -1,0 +1,1 @@
+"""Evaluation: numbers: statistics of scores, maps and texts, and their intervals."""

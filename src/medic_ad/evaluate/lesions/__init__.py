@@ -1,0 +1,1 @@
+"""Evaluation: made lesions followed over time."""

@@ -1,0 +1,1 @@
+"""Evaluation: figures as pages, tables, pictures and JSON."""

@@ -1,0 +1,154 @@
+"""Evaluation: one page over all measurements, with a link to each."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medic_ad import __version__
+from medic_ad.data.registry import SETS
+from medic_ad.evaluate.figures.bootstrap import Figure
+from medic_ad.evaluate.output.markdown import number, spread
+from medic_ad.evaluate.output.page import INTERVAL
+from medic_ad.evaluate.output.record import as_json, figure_of, write_texts
+from medic_ad.report.html import template
+from medic_ad.report.schema import NOTICE
+
+SCHEMA = "medic-ad/summary/1"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement, or why there is none.
+
+    Attributes:
+        name, split, stage: of the measurement.
+        figure: its first figure, which stands for it.
+        verdict: its sentence.
+        beats: whether the model beats the best trivial baseline; `None` where that is not known.
+        page: its page, from the summary's folder.
+        seconds: that it took in this run; near 0 where it was measured before.
+        reason: why there is none; `None` otherwise.
+    """
+
+    name: str
+    split: str
+    stage: str
+    figure: Figure | None = None
+    verdict: str = ""
+    beats: bool | None = None
+    page: str = ""
+    seconds: float = 0.0
+    reason: str | None = None
+
+    @classmethod
+    def of_page(
+        cls, page: Path, out: Path, name: str, split: str, stage: str, seconds: float
+    ) -> Row:
+        """The row of a measurement that was written."""
+        found = json.loads(page.with_name("figures.json").read_text())
+        first = next(f for part in found["parts"] for f in part["figures"])
+        return cls(
+            name, split, stage, figure_of(first), found["verdict"], found["beats_baseline"],
+            page.relative_to(out).as_posix(), seconds,
+        )  # fmt: skip
+
+
+@dataclass
+class Summary:
+    """All rows of one model; `training` is the table it was trained on, empty where not said."""
+
+    model: str
+    weights: str
+    training: str
+    rows: list[Row]
+
+
+def cells(row: Row) -> dict[str, Any]:
+    """What a row shows."""
+    if row.figure is None:
+        return {"figure": "not measured", "value": "", "spread": "", "n": "", "row": row}
+    f = row.figure
+    return {
+        "figure": f.name, "value": number(f.value), "spread": spread(f),
+        "n": f"{f.n} / {f.units}", "row": row,
+    }  # fmt: skip
+
+
+def head_of(summary: Summary) -> list[str]:
+    """Sentences above the table."""
+    done = [r for r in summary.rows if r.figure is not None]
+    judged = [r for r in done if r.beats is not None]
+    seen = (
+        f"Images in train or val of {Path(summary.training).stem}, and near twins of them, are "
+        "left out; the pages count them."
+        if summary.training
+        else "What the model was trained on was not said (--training), so that images which it has "
+        "seen, or near twins of them, may be among those measured."
+    )
+    return [
+        f"{len(done)} measurements on {len({r.name for r in done})} data sets; in "
+        f"{sum(bool(r.beats) for r in judged)} of the {len(judged)} that have a trivial baseline "
+        "the model is better than the best of them.",
+        f"{seen} Sets without a split 'test' are measured on val or train, as their lines say.",
+        f"Weights {summary.weights[:16]}, medic_ad {__version__}. Each line shows the first figure "
+        "of a page; n is of samples / units of resampling. Scores are taken without the "
+        "out-of-scope gate; the pages say how much lies in scope.",
+    ]
+
+
+def content_of(summary: Summary) -> dict[str, Any]:
+    """What `summary.json` holds."""
+    return {
+        "schema": SCHEMA,
+        "research_use": NOTICE,
+        "model": summary.model,
+        "weights_sha256": summary.weights,
+        "medic_ad": __version__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "measurements": [dataclasses.asdict(row) for row in summary.rows],
+    }
+
+
+def as_markdown(summary: Summary) -> str:
+    lines = [f"## All measurements: {summary.model}", "", NOTICE, ""]
+    for sentence in head_of(summary):
+        lines += [sentence, ""]
+    columns = ("set", "stage", "figure", "value", INTERVAL, "n / units", "verdict")
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row in summary.rows:
+        c = cells(row)
+        stage = f"[{row.stage}]({row.page.removesuffix('html')}md)" if row.page else row.stage
+        name = f"{row.name}, {row.split}" if row.split else row.name
+        said = row.reason or row.verdict
+        texts = (name, stage, c["figure"], c["value"], c["spread"], c["n"], said)
+        lines.append("| " + " | ".join(t.replace("|", "\\|") for t in texts) + " |")
+    return "\n".join([*lines, ""])
+
+
+def as_html(summary: Summary) -> str:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in summary.rows:
+        groups.setdefault(row.name, []).append(cells(row))
+    sets = [
+        {"name": name, "about": SETS[name].modality, "licence": SETS[name].licence, "rows": rows}
+        for name, rows in groups.items()
+    ]
+    return template("summary.html.j2").render(
+        title=f"All measurements: {summary.model}", head=head_of(summary), sets=sets, notice=NOTICE
+    )
+
+
+def write(out: Path, summary: Summary) -> Path:
+    """Write `summary.html`, `.md` and `.json`, or none."""
+    texts = {
+        "summary.json": as_json(content_of(summary)),
+        "summary.md": as_markdown(summary),
+        "summary.html": as_html(summary),
+    }
+    write_texts(out, texts)
+    return out / "summary.html"

@@ -1,0 +1,1 @@
+"""Evaluation: sections of a page that several commands show, or that fill a file."""
