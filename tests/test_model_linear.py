@@ -63,6 +63,49 @@ def test_changed_loaded_and_copied_weights_are_packed_anew() -> None:
     assert torch.equal(said(twin), before)
 
 
+def test_weights_converted_and_back_are_packed_anew() -> None:
+    """Their address and version are often those of the old ones: `.to` counts no change."""
+    x, stale = torch.randn(5, 48), 0
+    for _ in range(20):
+        one = layer()
+        with torch.inference_mode(), packed():
+            one(x)
+        one.to(torch.bfloat16).to(torch.float32)
+        with torch.inference_mode(), packed():
+            stale += not torch.allclose(one(x), nn.functional.linear(x, one.weight, one.bias))
+    assert stale == 0
+
+
+def test_weights_exchanged_by_hand_are_packed_anew() -> None:
+    x, stale = torch.randn(5, 48), 0
+    for scale in range(2, 22):
+        one = layer()
+        with torch.inference_mode(), packed():
+            one(x)
+        one.weight.data = one.weight.data.bfloat16()
+        one.weight.data = one.weight.data.float().mul_(scale)
+        with torch.inference_mode(), packed():
+            said = one(x)
+        stale += not torch.allclose(said, nn.functional.linear(x, one.weight, one.bias), atol=1e-4)
+    assert stale == 0
+
+
+def test_under_autocast_it_is_the_plain_layer() -> None:
+    one, x = layer(), torch.randn(5, 48)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        plain = nn.functional.linear(x, one.weight, one.bias)
+        with packed():
+            said = one(x)
+    assert said.dtype == torch.bfloat16 and torch.equal(said, plain)
+
+
+def test_a_layer_built_under_inference_mode_is_the_plain_one() -> None:
+    with torch.inference_mode():
+        one, x = layer(), torch.randn(5, 48)
+        with packed():
+            assert torch.equal(one(x), nn.functional.linear(x, one.weight, one.bias))
+
+
 def test_the_tower_of_nano_is_the_stock_one_within_a_hundred_thousandth() -> None:
     tower = load_model("nano", "cpu").network.model.visual
     patches, grid = torch.randn(512, 144), torch.tensor([[1, 16, 16]] * 2)

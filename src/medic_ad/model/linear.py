@@ -31,25 +31,38 @@ def packed() -> Iterator[None]:
 class PackedLinear(nn.Linear):
     """`nn.Linear` that computes from packed weights under `packed`, on a CPU in float32."""
 
-    _blocks: tuple[tuple, torch.Tensor] | None = None  # what they were packed from, and they
+    # The weights that they were packed from and their version, and the packed ones. To hold the
+    # former keeps their address from being given to others.
+    _blocks: tuple[torch.Tensor, int, torch.Tensor] | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`(..., in_features)` -> `(..., out_features)`."""
-        if not _packed.get() or not all(self._fits(x) for x in (input, self.weight)):
+        if not _packed.get() or not self._fits(input):
             return super().forward(input)
         return torch.ops.mkldnn._linear_pointwise(input, self._packed(), self.bias, "none", [], "")
 
-    @staticmethod
-    def _fits(x: torch.Tensor) -> bool:
-        return x.device.type == "cpu" and x.dtype == torch.float32
+    def _fits(self, input: torch.Tensor) -> bool:
+        """Whether this is a product of float32 on a CPU, of weights whose changes torch counts."""
+        plain = (x.device.type == "cpu" and x.dtype == torch.float32 for x in (input, self.weight))
+        return (
+            all(plain) and not torch.is_autocast_enabled("cpu") and not self.weight.is_inference()
+        )
 
     def _packed(self) -> torch.Tensor:
         """The packed weights, made anew when the weights were changed or moved."""
-        made_from = self.weight.data_ptr(), self.weight._version
-        if self._blocks is None or self._blocks[0] != made_from:
-            blocks = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
-            self._blocks = made_from, blocks
-        return self._blocks[1]
+        weight = self.weight.detach()
+        if self._blocks is not None:
+            source, version, blocks = self._blocks
+            if source.data_ptr() == weight.data_ptr() and version == weight._version:
+                return blocks
+        blocks = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self._blocks = weight, weight._version, blocks
+        return blocks
+
+    def _apply(self, fn, recurse: bool = True):
+        """Weights that are moved or converted leave no packed ones, and no old ones, behind."""
+        self._blocks = None
+        return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict:
         """Copies and pickles pack for themselves."""
