@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -42,16 +43,20 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ------------------------------------------------------------------------------ records
-def test_a_stage_trained_once_more_keeps_its_own_record(tmp_path: Path) -> None:
+def test_a_stage_trained_once_more_keeps_its_own_record_and_no_stale_ones(tmp_path: Path) -> None:
     before, out = tmp_path / "before", tmp_path / "out"
     for folder, steps in ((before, 1), (out, 2)):
         folder.mkdir()
         (folder / "explain.run.json").write_text(json.dumps({"steps": steps}))
-    (before / "detect.run.json").write_text("{}")
+    (before / "detect.run.json").write_text(json.dumps({"steps": 3}))
+    (out / "detect.run.json").write_text(json.dumps({"steps": 4}))  # of weights that it replaces
     arguments = StageArguments(data="", out=str(out), model=str(before))
-    finish(tiny.network(), tiny.processor(), arguments)
+    finish(tiny.network(), tiny.processor(), arguments, "explain")
     assert json.loads((out / "explain.run.json").read_text()) == {"steps": 2}
-    assert (out / "detect.run.json").read_text() == "{}"
+    assert json.loads((out / "detect.run.json").read_text()) == {"steps": 3}
+    again = dataclasses.replace(arguments, model=str(out))  # in its own place
+    finish(tiny.network(), tiny.processor(), again, "explain")
+    assert json.loads((out / "detect.run.json").read_text()) == {"steps": 3}
 
 
 # ------------------------------------------------------------------------------ resume
@@ -102,6 +107,15 @@ def test_a_killed_detect_run_resumes_to_the_same_weights(
     resumed = detect.main(arguments("killed"))
     assert same_weights(through, resumed) > 300
     assert 3 <= len(drawn) <= 4  # steps 9 to 11, and what the loader draws ahead
+    with monkeypatch.context() as patch:
+        killed_at(patch, detect, "scan_batch", 1)  # nothing is to be drawn
+        record = (resumed / "detect.run.json").read_bytes()
+        assert same_weights(through, detect.main(arguments("killed"))) > 300
+        assert (resumed / "detect.run.json").read_bytes() == record
+        (resumed / "detect.run.json").unlink()  # killed between its last checkpoint and the record
+        assert same_weights(through, detect.main(arguments("killed"))) > 300
+    made = json.loads((resumed / "detect.run.json").read_text())
+    assert made["steps"] == 11 and made["final_loss"] is None
     other = detect.main(arguments("other", seed=1))
     with pytest.raises(AssertionError):
         same_weights(through, other)  # the comparison can fail

@@ -149,7 +149,7 @@ def main(arguments: CompareArguments) -> Path:
     """Train stage 2 on the weights in `arguments.model`; write it to `arguments.out`."""
     model, processor = load_stage(arguments)
     train(model, processor, arguments)
-    return finish(model, processor, arguments)
+    return finish(model, processor, arguments, "compare")
 
 
 def train(model, processor, arguments: CompareArguments) -> None:

@@ -129,7 +129,7 @@ def main(arguments: DetectArguments) -> Path:
     """Train stage 1 on the backbone in `arguments.model`; write it to `arguments.out`."""
     model, processor = load_stage(arguments)
     train(model, processor, arguments)
-    return finish(model, processor, arguments)
+    return finish(model, processor, arguments, "detect")
 
 
 def train(model, processor, arguments: DetectArguments) -> None:

@@ -73,7 +73,7 @@ def main(arguments: ExplainArguments) -> Path:
     """Train stage 3 on the weights in `arguments.model`; write it to `arguments.out`."""
     model, processor = load_stage(arguments)
     train(model, processor, arguments)
-    return finish(model, processor, arguments)
+    return finish(model, processor, arguments, "explain")
 
 
 def train(model, processor, arguments: ExplainArguments) -> None:

@@ -130,6 +130,7 @@ class Draws(IterableDataset):
         self, make: Callable[[np.random.Generator, torch.Generator], dict], seed: int
     ) -> None:
         self.make, self.seed, self.start = make, seed, 0
+        self.ended = False  # then nothing is drawn
         self.rank, self.ranks = 0, 1
 
     def __iter__(self):
@@ -137,7 +138,7 @@ class Draws(IterableDataset):
         worker = torch.utils.data.get_worker_info()
         turn, turns = (worker.id, worker.num_workers) if worker else (0, 1)
         position, step = self.start + turn * self.ranks + self.rank, turns * self.ranks
-        while True:
+        while not self.ended:
             rng = np.random.default_rng((self.seed, position))
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             yield self.make(rng, generator)
@@ -247,10 +248,10 @@ def adapt(model, arguments: LanguageArguments) -> None:
         )
 
 
-def finish(model, processor, arguments: StageArguments) -> Path:
-    """Write weights and processor; the records of the stages before come along.
+def finish(model, processor, arguments: StageArguments, name: str) -> Path:
+    """Write weights and processor; the records of the stages before come along, also anew.
 
-    A stage that is trained once more keeps its own record, not that of its first time.
+    The stage `name` keeps the record that `fit` wrote, also when it is trained once more.
 
     Every process calls this; the first writes.
     """
@@ -259,8 +260,9 @@ def finish(model, processor, arguments: StageArguments) -> Path:
     if place.is_main_process:
         model.save_pretrained(out, state_dict=state)
         processor.save_pretrained(out)
-        for record in Path(arguments.model).glob("*.run.json"):
-            if not (out / record.name).exists():
+        before = Path(arguments.model)
+        for record in before.glob("*.run.json") if before.resolve() != out.resolve() else ():
+            if record.name != f"{name}.run.json":
                 shutil.copy(record, out)
     place.wait_for_everyone()
     return out
@@ -271,7 +273,8 @@ def fit(
 ) -> dict:
     """Train `stage` (a module around `model` that returns its loss), with proof of the freezing.
 
-    Resumes from the last checkpoint under `out/checkpoints` when there is one; `facts` join the
+    Resumes from the last checkpoint under `out/checkpoints` when there is one; one that has all
+    steps is loaded, nothing is trained, and the record that is there stays. `facts` join the
     record.
 
     Returns:
@@ -320,7 +323,9 @@ def fit(
     if arguments.cpu_seconds:
         trainer.add_callback(Budget(arguments.cpu_seconds, arguments.learning_rate))
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    draws.start = arguments.batches * (int(last.rsplit("-", 1)[1]) if last else 0)
+    made = int(last.rsplit("-", 1)[1]) if last else 0
+    draws.start = arguments.batches * made
+    draws.ended = made >= arguments.steps  # the Trainer would make one more
     draws.rank, draws.ranks = trainer.args.process_index, trainer.args.world_size
     if arguments.checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -337,6 +342,9 @@ def fit(
         raise ModelError(
             f"expected {name} to leave {len(before)} tensors frozen, but {changed[0]} changed"
         )
+    file = out / f"{name}.run.json"
+    if draws.ended and file.is_file():
+        return json.loads(file.read_text())
     record = {
         "stage": name,
         "medic_ad": __version__,
@@ -348,7 +356,7 @@ def fit(
             "sha256_before": digest(before),
             "sha256_after": digest(after),
         },
-        "final_loss": result.training_loss,
+        "final_loss": None if draws.ended else result.training_loss,
         "steps": trainer.state.global_step,
         "seconds": round(result.metrics["train_runtime"], 1),
         "cpu_seconds": round(cpu_seconds, 2),
@@ -363,5 +371,5 @@ def fit(
     }
     if trainer.is_world_process_zero():
         out.mkdir(parents=True, exist_ok=True)
-        (out / f"{name}.run.json").write_text(json.dumps(record, indent=1))
+        file.write_text(json.dumps(record, indent=1))
     return record

@@ -113,6 +113,5 @@ def make(arguments: StageArguments) -> Path:
     fit(LanguagePretraining(model, processor), model, draws, language, "language")
     for name in ("vision", "language"):
         shutil.rmtree(f"{arguments.out}/{name}/checkpoints", ignore_errors=True)  # large
-    return finish(
-        model, processor, dataclasses.replace(arguments, model=f"{arguments.out}/language")
-    )
+    of = dataclasses.replace(arguments, model=f"{arguments.out}/language")
+    return finish(model, processor, of, "base")

@@ -226,7 +226,8 @@ class Bench:
             "figures": {stage: self.judge(trained, stage) for stage in stages},
         }
         if reference:
-            finish(network, processor, dataclasses.replace(asked, out=str(folder / "weights")))
+            kept = dataclasses.replace(asked, out=str(folder / "weights"))
+            finish(network, processor, kept, row.stage)
         shutil.rmtree(folder / "training")
         part = folder / "figures.json.part"
         part.write_text(json.dumps(made))
