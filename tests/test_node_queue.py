@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -134,6 +135,27 @@ def test_a_worker_that_died_gives_back_its_own_jobs_alone(tmp_path: Path) -> Non
     again = claimed(queue, 13)
     assert (again.id, again.attempts) == (first.id, 2)
     assert queue.recover() == 2 and states(queue) == {"waiting": 2}
+
+
+@pytest.mark.parametrize("end", [lambda q, job: q.finish(job, 3), Queue.bury], ids=["done", "dead"])
+def test_an_image_that_came_under_other_weights_is_read_after_the_return_to_the_former(
+    tmp_path: Path, end: Callable[[Queue, Job], None]
+) -> None:
+    a, b = Queue(tmp_path / "q", "a"), Queue(tmp_path / "q", "b")
+    for name in ("read", "other"):
+        a.accept(name, name, 0)
+        end(a, claimed(a))
+    before = states(a)
+    b.recover()
+    b.accept("late", "read", 0)
+    a.recover()
+    assert states(a).pop("waiting") == 1 and sum(states(a).values()) == sum(before.values())
+    job = claimed(a)
+    assert (job.unit, job.revision, job.attempts) == ("read", 2, 1)
+    assert a.instances("read") == ["late", "read"]
+    a.finish(job, 1)
+    a.recover()
+    assert a.claim(1) is None and "waiting" not in states(a)
 
 
 def test_other_weights_read_the_same_images_again(tmp_path: Path) -> None:

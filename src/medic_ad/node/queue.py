@@ -53,6 +53,12 @@ WHERE id = (SELECT id FROM jobs WHERE state = 'waiting' AND due <= :now AND weig
             ORDER BY due, id LIMIT 1)
 RETURNING id, unit, revision, attempts, weights, owner, started
 """
+# Of a unit that has a job of today's weights already, as after a return to former ones.
+_READ_AGAIN = """
+UPDATE jobs SET state = 'waiting', attempts = 0, revision = revision + 1, due = :now
+WHERE weights = :weights AND state != 'waiting' AND unit IN
+    (SELECT unit FROM jobs WHERE state = 'waiting' AND weights != :weights)
+"""
 # A lease: who took a job, and when. Attempts do not tell, since they start anew.
 _LEASED = "id = :id AND state = 'running' AND owner = :owner AND started = :started"
 
@@ -177,14 +183,14 @@ class Queue:
 
     def recover(self) -> int:
         """At the start of a node: nothing runs yet, and what waits is for today's weights."""
+        values = {"weights": self.weights, "now": time.time()}
         with self._change() as base:
             running = base.execute("UPDATE jobs SET state = 'waiting' WHERE state = 'running'")
             base.execute(
-                "UPDATE OR IGNORE jobs SET weights = ? WHERE state = 'waiting'", (self.weights,)
+                "UPDATE OR IGNORE jobs SET weights = :weights WHERE state = 'waiting'", values
             )
-            base.execute(
-                "DELETE FROM jobs WHERE state = 'waiting' AND weights != ?", (self.weights,)
-            )
+            base.execute(_READ_AGAIN, values)
+            base.execute("DELETE FROM jobs WHERE state = 'waiting' AND weights != :weights", values)
             return running.rowcount
 
     def outdated(self, before: float) -> list[str]:
