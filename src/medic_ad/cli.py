@@ -225,7 +225,9 @@ def demo(
 def info(
     model: Annotated[
         str | None,
-        typer.Option(help="With --memory: a size such as lingshu-7b, a model's name or a folder."),
+        typer.Option(
+            help="With --memory: a size such as lingshu-7b, a model's or Hub name, or a folder."
+        ),
     ] = None,
     memory: Annotated[
         bool, typer.Option("--memory", help="What each stage of training takes; no weights needed.")

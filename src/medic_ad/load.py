@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
@@ -138,6 +139,19 @@ def unreported() -> Iterator[None]:
         logger.removeFilter(other)
 
 
+@contextmanager
+def one_sentence(path: str | Path) -> Iterator[None]:
+    """What the libraries say of a checkpoint that does not load, as a `ModelError`."""
+    try:
+        yield
+    except UNLOADABLE as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelError(
+            f"expected a checkpoint that loads in {path}, but: {first}; give a folder with "
+            "config.json, safetensors that fit it, and a processor"
+        ) from error
+
+
 def check_attention(name: str) -> None:
     """Refuse an implementation of attention that would have to be exchanged for another.
 
@@ -155,6 +169,20 @@ def check_attention(name: str) -> None:
         )
 
 
+def check_precision(path: str | Path, attention: str, dtype: str | torch.dtype) -> None:
+    """Refuse flash-attention's kernels for weights in float32, which they do not compute in.
+
+    Raises:
+        ModelError: they would be in float32; `dtype` "auto" is what the configuration says.
+    """
+    asked = AutoConfig.from_pretrained(path).dtype if dtype == "auto" else dtype
+    if attention == "flash_attention_2" and asked == torch.float32:
+        raise ModelError(
+            f"expected weights in bfloat16 or float16 for flash_attention_2, got {path} in "
+            "float32; use sdpa, or weights in bfloat16"
+        )
+
+
 @unreported()
 def load_checkpoint(
     path: str | Path, attention: str = "sdpa", dtype: str | torch.dtype = "auto"
@@ -168,12 +196,13 @@ def load_checkpoint(
 
     Raises:
         ModelError: it is no checkpoint, its weights do not fit its configuration, or there is no
-            such attention here.
+            such attention here or in this precision.
     """
     check_attention(attention)
     options: dict = {"attn_implementation": attention, "dtype": dtype}
-    try:
+    with one_sentence(path):
         kind = check_config(path)
+        check_precision(path, attention, dtype)
         if kind == "qwen2_5_vl":
             processor = processor_from_base(path)
             ano, diff = processor.tokenizer.convert_tokens_to_ids([ANO, DIFF])
@@ -187,12 +216,6 @@ def load_checkpoint(
         processor = MedicADProcessor.from_pretrained(path)
         if not processor.chat_template:
             raise ValueError("the processor has no chat template")
-    except UNLOADABLE as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"expected a checkpoint that loads in {path}, but: {first}; give a folder with "
-            "config.json, safetensors that fit it, and a processor"
-        ) from error
     refuse_unfit_keys(info, path)
     return network, processor
 
@@ -242,10 +265,12 @@ def pick_device(device: str | None) -> torch.device:
 def load_model(
     name_or_path: str = "nano", device: str | None = None, attention: str = "sdpa"
 ) -> Model:
-    """Load a model by name or from a folder in the Hub's layout.
+    """Load a model by name, from a folder in the Hub's layout, or from the Hub.
+
+    A Qwen2.5-VL checkpoint gets untrained heads, as in training; `read` refuses to read with them.
 
     Args:
-        name_or_path: a name of `medic_ad.models.MODELS`, or a folder.
+        name_or_path: a name of `medic_ad.models.MODELS`, a folder, or `owner/model` on the Hub.
         device: "cpu", "cuda", "cuda:1" ...; without one a GPU when there is one.
         attention: one of `ATTENTION`.
 
@@ -255,8 +280,12 @@ def load_model(
     """
     picked = pick_device(device)
     info = MODELS.get(name_or_path)
-    folder = Path(find_checkpoint(name_or_path))
-    network, processor = load_checkpoint(folder, attention)
+    found = find_checkpoint(name_or_path, hub=True)
+    network, processor = load_checkpoint(found, attention)
+    # of the Hub what was just loaded lies in its cache
+    folder = (
+        found if isinstance(found, Path) else Path(snapshot_download(found, local_files_only=True))
+    )
     network.eval().to(picked)
     arrange(network, torch.channels_last)
     network.requires_grad_(False)

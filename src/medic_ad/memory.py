@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, AutoConfig
 
-from medic_ad.load import check_config, find_checkpoint
+from medic_ad.load import check_config, find_checkpoint, one_sentence
 from medic_ad.model.compare import Date
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration
@@ -96,17 +96,18 @@ class Kept:
 
 
 def find_config(name: str) -> MedicADConfig:
-    """The configuration of a size of `PRESETS`, of a model's name or of a folder.
+    """The configuration of a size of `PRESETS`, of a model's name, of a folder or on the Hub.
 
     Raises:
         ModelError: there is no such model, or it is of another architecture.
     """
     if name in PRESETS:
         return preset_config(name)
-    path = find_checkpoint(name)
-    if check_config(path) == MedicADConfig.model_type:
-        return MedicADConfig.from_pretrained(path)
-    return MedicADConfig.from_base(AutoConfig.from_pretrained(path))
+    path = find_checkpoint(name, hub=True)
+    with one_sentence(path):
+        if check_config(path) == MedicADConfig.model_type:
+            return MedicADConfig.from_pretrained(path)
+        return MedicADConfig.from_base(AutoConfig.from_pretrained(path))
 
 
 def activations(model: MedicADForConditionalGeneration, stage: str, batch: int) -> tuple[int, int]:
