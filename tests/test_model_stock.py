@@ -12,7 +12,7 @@ from medic_ad.load import load_model
 from medic_ad.model import attention
 from medic_ad.model.modeling import HEADS, MedicADForConditionalGeneration
 
-# windows are 4 x 4 patches: equal ones are computed in one batch, unequal ones the stock way
+# windows are 4 x 4 patches; those of one length are computed in one batch
 GRIDS: dict[str, list[tuple[int, int]]] = {
     "no image": [],
     "one window": [(4, 4)],
@@ -24,16 +24,16 @@ GRIDS: dict[str, list[tuple[int, int]]] = {
     "two that differ, windows equal": [(8, 8), (4, 12)],
     "three that differ": [(6, 6), (8, 4), (2, 10)],
 }
-GROUPED = {  # calls of the batched attention over the 4 blocks, 2 of which attend globally
+GROUPED = {  # one call a length in each of the 4 blocks, 2 of which attend to whole images
     "no image": 0,
     "one window": 4,
     "equal windows": 4,
     "equal windows, wide": 4,
-    "unequal windows": 2,
+    "unequal windows": 8,  # of 16, 8 and 4 patches
     "smaller than a window": 4,
     "two alike": 4,
-    "two that differ, windows equal": 2,
-    "three that differ": 0,
+    "two that differ, windows equal": 6,
+    "three that differ": 12,
 }
 
 
@@ -103,6 +103,34 @@ def test_other_windows_than_the_fixture_too() -> None:
             assert torch.equal(mine.pooler_output, theirs.pooler_output)
             compared += 1
     assert compared == 12
+
+
+def test_windows_of_four_lengths_are_four_calls_planned_once_a_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """640 x 480 pixels of 14 are 34 x 46 patches: 30 windows of 64, 48, 16 and 12 patches."""
+    ours = tiny.network(vision={"window_size": 64})
+    values = {k: v for k, v in ours.config.to_dict().items() if k != "model_type"}
+    stock = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**values)).eval()
+    stock.load_state_dict(ours.state_dict(), strict=False)
+    plans: list[attention.Plan] = []
+    calls: list[torch.Tensor] = []
+    monkeypatch.setattr(attention, "Plan", tiny.recorded(attention.Plan, plans))
+    name = "scaled_dot_product_attention"
+    monkeypatch.setattr(attention, name, tiny.recorded(getattr(attention, name), calls))
+    images = tiny.packed([(34, 46)], ours.config.vision_config)
+    with torch.no_grad():
+        mine, theirs = (
+            one.model.visual(images["pixel_values"], grid_thw=images["image_grid_thw"])
+            for one in (ours, stock)
+        )
+    assert theirs.last_hidden_state.std() > 0.1
+    for part in ("last_hidden_state", "pooler_output"):
+        assert (mine[part] - theirs[part]).abs().max() <= 1e-5
+    windows = {length: count for count, length in plans[0].groups}
+    assert windows == {64: 20, 48: 4, 16: 5, 12: 1}
+    assert len(plans) == 2 and plans[1].groups == [(1, 34 * 46)]
+    assert len(calls) == 2 * (4 + 1)
 
 
 def test_loss_and_gradients_equal_the_stock_class() -> None:
