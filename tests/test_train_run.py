@@ -22,7 +22,7 @@ from medic_ad.train import base, compare, detect
 from medic_ad.train.compare import change_map_loss
 from medic_ad.train.detect import system_token_loss
 from medic_ad.train.draw import Slices, scan_batch
-from medic_ad.train.frozen import digest, freeze, hash_tensors
+from medic_ad.train.frozen import digest, freeze, hash_frozen, hash_tensors
 from medic_ad.train.losses import IGNORED, answer_labels, soft_dice
 from medic_ad.train.render import Rendered
 from medic_ad.train.run import (
@@ -175,6 +175,23 @@ def test_a_frozen_tensor_that_changes_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="2 tensors frozen, but frozen.weight changed"):
         fit(Leaky(model), model, Draws(lambda *_: {"x": torch.ones(1)}, 0), arguments, "leaky")
     assert not (tmp_path / "leaky.run.json").exists()
+
+
+def test_a_calibration_is_frozen_and_the_statistics_of_a_trained_layer_are_not() -> None:
+    network = tiny.network()
+    freeze(network, ("detector.",))
+    before = hash_frozen(network)
+    saved = {n for n, _ in network.calibration.named_buffers()}
+    assert saved and {f"calibration.{n}" for n in saved} <= set(before)
+    assert not any("inv_freq" in name for name in before)  # is not saved with the weights
+    network.calibration.change_temperature.fill_(2.0)
+    after = hash_frozen(network)
+    assert [n for n in before if before[n] != after[n]] == ["calibration.change_temperature"]
+
+    norms = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2))
+    freeze(norms, ("0.",))
+    frozen = {f"1.{n}" for n in norms[1].state_dict()}
+    assert set(hash_frozen(norms)) == frozen and "1.running_mean" in frozen
 
 
 def test_hashes_see_every_bit_name_and_dtype() -> None:

@@ -115,7 +115,8 @@ def test_the_record_holds_arguments_and_proof(
     if name == "compare":
         own.remove("comparer.no_prior")  # learned in stage 1
     assert found["trained_parameters"] == sum(named[k].numel() for k in own) > 10_000
-    assert frozen["tensors"] == len(named) - len(own)
+    calibration = model.network.calibration.state_dict()
+    assert calibration and frozen["tensors"] == len(named) - len(own) + len(calibration)
     assert found["seconds"] > 0 and found["log"][-1]["step"] == steps[name]
     parts = {"detect": {"image", "pixel", "language", "support"}, "compare": {"label", "map"}}
     assert parts.get(stage, set()) <= set(found["log"][0])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import torch
 from torch import nn
@@ -49,9 +50,22 @@ def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
     }
 
 
+def frozen_buffers(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Buffers that are saved, as the calibration is, but for those of layers that are trained.
+
+    The latter may follow the batches, as a batch norm's do.
+    """
+    saved = model.state_dict().keys()
+    for place, module in model.named_modules():
+        if not any(p.requires_grad for p in module.parameters(recurse=False)):
+            named = module.named_buffers(prefix=place, recurse=False)
+            yield from ((name, buffer) for name, buffer in named if name in saved)
+
+
 def hash_frozen(model: nn.Module) -> dict[str, str]:
-    """`hash_tensors` of the parameters that are not trained."""
-    return hash_tensors((n, p) for n, p in model.named_parameters() if not p.requires_grad)
+    """`hash_tensors` of the parameters that are not trained, and of `frozen_buffers`."""
+    frozen = ((n, p) for n, p in model.named_parameters() if not p.requires_grad)
+    return hash_tensors(chain(frozen, frozen_buffers(model)))
 
 
 def digest(hashes: dict[str, str]) -> str:
