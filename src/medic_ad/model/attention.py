@@ -80,12 +80,12 @@ class GroupedVisionAttention(Qwen2_5_VLVisionAttention):
         sizes = [windows * length for windows, length in plan.groups]
         parts = zip(plan.groups, *(x.split(sizes) for x in (query, key, value)), strict=True)
         outs = []
-        for (windows, length), *qkv_of_length in parts:
-            batch = (
+        for (windows, length), *packed in parts:
+            q, k, v = (
                 x.reshape(windows, length, self.num_heads, self.head_dim).transpose(1, 2)
-                for x in qkv_of_length
+                for x in packed
             )  # (windows, heads, length, d)
-            out = scaled_dot_product_attention(*batch, scale=self.scaling)
+            out = scaled_dot_product_attention(q, k, v, scale=self.scaling)
             outs.append(out.transpose(1, 2).reshape(windows * length, -1))
         out = torch.cat(outs) if plan.back is None else torch.cat(outs)[plan.back]
         return self.proj(out)
