@@ -27,7 +27,7 @@ test: lint
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
-	$(BIN)/mypy src tests
+	$(BIN)/mypy src tests benchmarks
 
 # One environment for both; a stamp says which extras are in, and is made anew when versions change.
 $(VENV)/.%: pyproject.toml constraints.txt

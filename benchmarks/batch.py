@@ -79,4 +79,4 @@ if __name__ == "__main__":
     if len(sys.argv) > 3:
         sys.exit("usage: python benchmarks/batch.py [STUDIES] [MODEL]")
     given = sys.argv[1:2]
-    print(json.dumps(main(*map(int, given), *sys.argv[2:]), indent=1))
+    print(json.dumps(main(*map(int, given), *sys.argv[2:]), indent=1))  # type: ignore[arg-type]

@@ -124,6 +124,6 @@ if __name__ == "__main__":
     if len(sys.argv) > 3:
         sys.exit("usage: python benchmarks/gpu.py [SIZE] [ROUNDS]")
     try:
-        print(json.dumps(main(*sys.argv[1:2], *map(int, sys.argv[2:])), indent=1))
+        print(json.dumps(main(*sys.argv[1:2], *map(int, sys.argv[2:])), indent=1))  # type: ignore[arg-type]
     except MedicADError as error:
         sys.exit(str(error))

@@ -46,7 +46,7 @@ def main(name: str = "nano", rounds: int = 5) -> dict[str, object]:
         studies = {n: dates(Path(temporary), n) for n in DATES}
     cases = {
         **{f"images {n}": partial(look, model, canvases[:n]) for n in IMAGES},
-        **{f"slices {n}": partial(sweep, model, volume[:n], [(0.0, 1.0)] * n) for n in SLICES},
+        **{f"slices {n}": partial(sweep, model, list(volume[:n]), [(0.0, 1.0)] * n) for n in SLICES},
         **{f"dates {n}": partial(read, studies[n], model) for n in DATES},
     }
     seconds = in_turns(cases, rounds)
@@ -64,4 +64,4 @@ def main(name: str = "nano", rounds: int = 5) -> dict[str, object]:
 if __name__ == "__main__":
     if len(sys.argv) > 3:
         sys.exit("usage: python benchmarks/growth.py [MODEL] [ROUNDS]")
-    print(json.dumps(main(*sys.argv[1:2], *map(int, sys.argv[2:])), indent=1))
+    print(json.dumps(main(*sys.argv[1:2], *map(int, sys.argv[2:])), indent=1))  # type: ignore[arg-type]

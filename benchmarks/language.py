@@ -187,4 +187,4 @@ def main(name: str = "nano", rounds: int = 9) -> dict[str, object]:
 if __name__ == "__main__":
     if len(sys.argv) > 3:
         sys.exit("usage: python benchmarks/language.py [MODEL] [ROUNDS]")
-    print(json.dumps(main(*sys.argv[1:2], *map(int, sys.argv[2:])), indent=1))
+    print(json.dumps(main(*sys.argv[1:2], *map(int, sys.argv[2:])), indent=1))  # type: ignore[arg-type]

@@ -36,7 +36,8 @@ def bare_scp(port: int, folder: Path, ready: Connection) -> None:
     """The least that a storage SCP can do: a file for each data set."""
 
     def store(event: evt.Event) -> int:
-        (folder / event.request.AffectedSOPInstanceUID).write_bytes(event.encoded_dataset())
+        uid = event.request.AffectedSOPInstanceUID  # type: ignore[union-attr]
+        (folder / str(uid)).write_bytes(event.encoded_dataset())
         return 0
 
     entity = AE("MEDIC_AD")

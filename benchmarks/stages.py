@@ -77,4 +77,4 @@ def main(name: str = "nano", batch: int = 16, rounds: int = 15) -> dict[str, obj
 if __name__ == "__main__":
     if len(sys.argv) > 4:
         sys.exit("usage: python benchmarks/stages.py [MODEL] [BATCH] [ROUNDS]")
-    print(json.dumps(main(*sys.argv[1:2], *map(int, sys.argv[2:])), indent=1))
+    print(json.dumps(main(*sys.argv[1:2], *map(int, sys.argv[2:])), indent=1))  # type: ignore[arg-type]

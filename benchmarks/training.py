@@ -22,7 +22,7 @@ from medic_ad.load import load_model
 from medic_ad.model.modeling import MedicADForConditionalGeneration as Network
 from medic_ad.processor import MedicADProcessor
 from medic_ad.train import compare, detect, explain
-from medic_ad.train.run import freeze
+from medic_ad.train.frozen import freeze_for
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # bfloat16, dense, as NVIDIA publishes
 DIALOGUE = (words.DETECT_QUESTION, "There is no anomaly.")
@@ -30,36 +30,25 @@ DIALOGUE = (words.DETECT_QUESTION, "There is no anomaly.")
 
 def losses(
     network: Network, processor: MedicADProcessor, batch: int
-) -> dict[str, tuple[Callable[[], torch.Tensor], tuple[str, ...]]]:
-    """Of each stage a call that gives its loss, and the names of what it trains."""
+) -> dict[str, Callable[[], torch.Tensor]]:
+    """Of each stage a call that gives its loss."""
     side, device = network.config.image_size, network.device
     image, other = (torch.rand(batch, side, side, device=device) for _ in range(2))
     mask = torch.zeros(batch, side, side, device=device)
     mask[::2, side // 4 : side // 2, side // 4 : side // 2] = 1
     known, some = torch.ones(batch, dtype=torch.bool, device=device), max(1, batch // 8)
-    own = dict(data="", out="")
-    one = detect.DetectStage(network, processor, detect.DetectArguments(**own))
-    two = compare.CompareStage(network, processor, compare.CompareArguments(**own))
-    three = explain.ExplainStage(network, explain.ExplainArguments(**own))
+    one = detect.DetectStage(network, processor, detect.DetectArguments(data="", out=""))
+    two = compare.CompareStage(network, processor, compare.CompareArguments(data="", out=""))
+    three = explain.ExplainStage(network, explain.ExplainArguments(data="", out=""))
     asked = {"dialogues": [DIALOGUE] * batch, "hints": [""] * batch}
     seen = processor.images(torch.cat([image, other[:some]]), network.config)
     pair = {"image": image, "followup": other, "mask": mask, "mask_followup": mask}
     return {
-        "detect": (
-            lambda: one(image, mask, mask.amax((1, 2)), known, **asked)["loss"],
-            (*detect.TRAINED, "comparer.no_prior"),
-        ),
-        "compare": (
-            lambda: two(
-                **pair, known=[True] * batch, change=["stable"] * batch,
-                dialogues=asked["dialogues"],
-            )["loss"],
-            compare.TRAINED,
-        ),
-        "explain": (
-            lambda: three(pixels=seen, mask=mask, twin=other[:some])["loss"],
-            explain.TRAINED,
-        ),
+        "detect": lambda: one(image, mask, mask.amax((1, 2)), known, **asked)["loss"],
+        "compare": lambda: two(
+            **pair, known=[True] * batch, change=["stable"] * batch, dialogues=asked["dialogues"],
+        )["loss"],
+        "explain": lambda: three(pixels=seen, mask=mask, twin=other[:some])["loss"],
     }  # fmt: skip
 
 
@@ -92,8 +81,8 @@ def measure(
     device, bf16 = network.device.type, network.dtype == torch.bfloat16
     peak, source = peak_of(device, network.dtype)
     out: dict[str, object] = {"operations_a_second_of_peak": peak, "peak": source}
-    for name, (loss, trained) in losses(network, processor, batch).items():
-        freeze(network, trained)
+    for name, loss in losses(network, processor, batch).items():
+        freeze_for(network, name)
         parameters = [p for p in network.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(parameters)
 
@@ -134,4 +123,4 @@ def main(name: str = "nano", batch: int = 8, rounds: int = 5) -> dict[str, objec
 if __name__ == "__main__":
     if len(sys.argv) > 4:
         sys.exit("usage: python benchmarks/training.py [MODEL] [BATCH] [ROUNDS]")
-    print(json.dumps(main(*sys.argv[1:2], *map(int, sys.argv[2:])), indent=1))
+    print(json.dumps(main(*sys.argv[1:2], *map(int, sys.argv[2:])), indent=1))  # type: ignore[arg-type]
