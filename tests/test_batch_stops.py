@@ -41,6 +41,13 @@ def marks(out: Path) -> list[str]:
     return sorted(path.name for path in (out / ATTEMPTS).iterdir())
 
 
+def caused(cause: Exception) -> ReadError:
+    """What a reader says of another's error."""
+    error = ReadError("cannot be read")
+    error.__cause__ = cause
+    return error
+
+
 def test_a_map_that_cannot_be_written_fails_its_study_alone(tmp_path: Path, monkeypatch) -> None:
     pictures(tmp_path / "in", 3)
     made, real = [], shard.maps
@@ -83,10 +90,11 @@ def test_a_full_disk_leaves_no_result_behind(tmp_path: Path, monkeypatch) -> Non
     [
         (OSError(errno.EIO, "Input/output error"), False),
         (MemoryError("1 TB"), True),
+        (caused(MemoryError("1 TB")), True),
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (torch.AcceleratorError("CUDA error"), True),
     ],
-    ids=["disk", "memory", "memory of the GPU", "GPU"],
+    ids=["disk", "memory", "memory of a decoder", "memory of the GPU", "GPU"],
 )
 def test_what_the_machine_failed_at_is_read_again(
     tmp_path: Path, monkeypatch, error: Exception, counts: bool
@@ -111,9 +119,7 @@ def test_what_the_machine_failed_at_is_read_again(
 
 def test_a_file_that_may_not_be_opened_is_no_failure_of_the_machine() -> None:
     for number, passing in ((errno.EACCES, False), (errno.ENOENT, False), (errno.EIO, True)):
-        error = ReadError("cannot be opened")
-        error.__cause__ = OSError(number, os.strerror(number))
-        assert is_passing(error) is passing
+        assert is_passing(caused(OSError(number, os.strerror(number)))) is passing
 
 
 def test_a_study_that_ends_its_worker_each_time_is_given_up(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ class Attempts:
                 f"expected a study that can be read, but the worker ended {MOST} times while "
                 "reading it; try it alone with medic-ad read."
             )
-        self.open.add(row)
         self.folder.touch(self._mark(row, self.before[row]))
+        self.open.add(row)
 
     def end(self, row: int) -> None:
         """Take a study's mark away, whether it was read or not."""

@@ -18,7 +18,7 @@ import transformers
 from medic_ad.batch.attempts import Attempts
 from medic_ad.batch.files import Folder
 from medic_ad.batch.manifest import Run, Shard
-from medic_ad.errors import BatchError, MedicADError, ModelError, is_passing
+from medic_ad.errors import BatchError, MedicADError, ModelError, causes, is_passing
 from medic_ad.load import Model
 from medic_ad.report.report import Report
 from medic_ad.road import read
@@ -104,8 +104,8 @@ def read_shard(shard: Shard, run: Run, model: Model, folder: Folder) -> None:
             try:
                 result, tables = _read(row["study"], study, model)
             except BatchError as error:
-                if isinstance(error.__cause__, OUT_OF_MEMORY):
-                    attempts.keep(number)  # it may be too large for this machine
+                if is_of_memory(error):
+                    attempts.keep(number)
                 raise
             seconds = time.perf_counter() - start
             for table in tables:
@@ -127,7 +127,7 @@ def _read(name: str, study: Future[Study], model: Model) -> tuple[dict[str, Any]
     except ModelError:
         raise
     except Exception as error:
-        if is_passing(error) or isinstance(error, OUT_OF_MEMORY):
+        if is_passing(error) or is_of_memory(error):
             raise BatchError(
                 f"expected a machine that can read {name}, but it failed: {error}; put that "
                 "right, and give the same command again."
@@ -136,6 +136,11 @@ def _read(name: str, study: Future[Study], model: Model) -> tuple[dict[str, Any]
         known = isinstance(error, MedicADError)
         reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
         return {"status": FAILED, "reason": reason}, []
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out or the GPU failed, for which the study may be too large."""
+    return any(isinstance(cause, OUT_OF_MEMORY) for cause in causes(error))
 
 
 def open_study(row: dict[str, Any]) -> Study:
