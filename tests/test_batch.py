@@ -13,6 +13,7 @@ from batch_cases import arguments, command, heatmaps, manifest, pictures, result
 from fsspec.implementations.memory import MemoryFileSystem
 
 from medic_ad.batch import shard
+from medic_ad.batch.manifest import studies_at
 from medic_ad.batch.run import Outcome, run_batch
 from medic_ad.errors import MedicADError
 from medic_ad.load import load_model
@@ -176,6 +177,28 @@ def test_wrong_arguments_are_refused(tmp_path: Path, own: dict, sentence: str) -
     pictures(tmp_path / "in", 1)
     with pytest.raises(MedicADError, match=sentence):
         run_batch(arguments(**{"inputs": tmp_path / "in", "out": tmp_path / "out", **own}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_parquet_files_is_one_manifest(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    pictures(folder / "pictures", 3)
+    for part, numbers in (("a", (0, 1)), ("b", (2,))):
+        rows = [{"study": f"P{i}", "path": f"pictures/s00{i}.png"} for i in numbers]
+        manifest(tmp_path / f"{part}.parquet", rows)
+    for inputs in (f"{tmp_path}/[ab].parquet", tmp_path / "parts"):
+        if inputs == tmp_path / "parts":
+            inputs.mkdir()
+            (inputs / "_SUCCESS").touch()
+            for part in "ab":
+                (tmp_path / f"{part}.parquet").rename(inputs / f"{part}.parquet")
+        table = studies_at(str(inputs), None, None)
+        assert table["study"].to_pylist() == ["P0", "P1", "P2"]
+        parent = inputs if inputs == tmp_path / "parts" else tmp_path
+        assert table["path"][2].as_py() == f"{parent}/pictures/s002.png"
+    (tmp_path / "parts" / "x.png").touch()
+    with pytest.raises(MedicADError, match="a manifest or studies in .*, came a.parquet and x.png"):
+        run_batch(arguments(tmp_path / "parts", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

@@ -19,6 +19,7 @@ from medic_ad.cli_stages import EVALUATE
 SOURCE = Path(__file__).parents[1] / "src"
 ROAD = (  # upstream first; a package counts as one
     "errors",
+    "option",
     "models",
     "words",
     "image",
@@ -65,6 +66,7 @@ GROUPS = (  # of the package evaluate, upstream first; what is none of them is a
 )
 MAY_IMPORT = {  # narrower than the order: what each of these may know of the package
     "errors": set(),
+    "option": set(),
     "deidentify": {"errors", "readers"},
     "models": set(),
     "words": set(),

@@ -1,5 +1,15 @@
 """Every step of the road: the one error that bad input raises, and its children."""
 
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+# a path that is wrong, or closed to us, is so tomorrow
+OF_PATHS = frozenset(
+    (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+)
+
 
 class MedicADError(Exception):
     """What was expected, what came, what to do, in one sentence."""
@@ -8,15 +18,22 @@ class MedicADError(Exception):
 def is_passing(error: BaseException) -> bool:
     """Whether the machine failed, as a full disk or memory does: the same may succeed later.
 
-    An error that was made of another one is asked for its causes. What a decoder says of damaged
-    data may be an `OSError` too; the system's own have a number.
+    Its causes are asked too. What a decoder says of damaged data may be an `OSError` as well; the
+    system's own have a number. A path's errors do not pass.
     """
+    return any(
+        isinstance(cause, MemoryError)
+        or (isinstance(cause, OSError) and cause.errno and cause.errno not in OF_PATHS)
+        for cause in causes(error)
+    )
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was made of, and so on."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno):
-            return True
+        yield cause
         cause = cause.__cause__
-    return False
 
 
 class ReadError(MedicADError):

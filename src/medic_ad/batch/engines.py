@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from medic_ad.batch.files import Folder
 from medic_ad.batch.manifest import Run, shard_at
 from medic_ad.batch.shard import RESULTS, read_shard
 from medic_ad.errors import BatchError
-from medic_ad.load import load_model, pick_device
+from medic_ad.load import load_model
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,28 @@ def local(job: Job, shards: list[int]) -> Iterator[int]:
         yield reader({"shard": [number]})["studies"][0]
 
 
+def gpus_each(device: str | None, cluster: Mapping[str, float]) -> int:
+    """GPUs that an actor is given: 1 or 0, by what the cluster has; the driver may have none.
+
+    Args:
+        device: as `load_model` takes it; without one the GPUs of the cluster, if it has any.
+        cluster: resource -> how much of it all nodes have together.
+
+    Raises:
+        BatchError: a GPU is asked for, and the cluster has none.
+    """
+    has = cluster.get("GPU", 0) >= 1
+    if device is None:
+        return int(has)
+    asked = device.partition(":")[0] == "cuda"
+    if asked and not has:
+        raise BatchError(
+            f"expected a Ray cluster with GPUs for --device {device}, came one without; give "
+            "--device cpu, or a cluster that has them."
+        )
+    return int(asked)
+
+
 def on_ray(actors: int) -> Engine:
     """`actors` processes of a Ray cluster, the running one or one of this machine's own.
 
@@ -80,7 +102,7 @@ def on_ray(actors: int) -> Engine:
             ray.init(log_to_driver=False)
         context = DataContext.get_current()
         context.enable_progress_bars = False
-        gpus = int(pick_device(job.device).type == "cuda")
+        gpus = gpus_each(job.device, ray.cluster_resources())
         numbers = from_items([{"shard": n} for n in shards], override_num_blocks=len(shards))
         read = numbers.map_batches(
             Reader,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -56,29 +56,52 @@ class Folder:
 
     def names(self, folder: str) -> set[str]:
         """Names of the finished files in a folder of it."""
-        self.files.invalidate_cache()
-        if not self.files.isdir(self.of(folder)):
-            return set()
-        found = (path.rpartition("/")[2] for path in self.files.ls(self.of(folder), detail=False))
-        return {name for name in found if not name.startswith(".")}
+        return {name for name in self._listed(folder) if not name.startswith(".")}
+
+    def touch(self, name: str) -> None:
+        """An empty file."""
+        self._make_parent(name)
+        self.files.pipe_file(self.of(name), b"")
+
+    def remove(self, name: str) -> None:
+        """Remove a file, which another process may have done already."""
+        with suppress(FileNotFoundError):
+            self.files.rm_file(self.of(name))
 
     @contextmanager
     def new(self, name: str) -> Iterator[IO[bytes]]:
-        """A file to write, put under its name when the block ends well; else it never was there."""
-        target = self.of(name)
-        parent = target.rpartition("/")[0]
-        part = f"{parent}/.{uuid.uuid4().hex}{PART}"
-        self.files.makedirs(parent, exist_ok=True)
+        """A file to write, put under its name when the block ends well; else it never was there.
+
+        Several processes may write the same name: each its own part, of which the last one stays.
+        """
+        last = name.rpartition("/")[2]
+        part = f"{name.removesuffix(last)}.{last}.{uuid.uuid4().hex}{PART}"
+        self._make_parent(name)
         try:
-            with self.files.open(part, "wb") as file:
+            with self.files.open(self.of(part), "wb") as file:
                 yield file
-            self.files.mv(part, target)
+            try:
+                self.files.mv(self.of(part), self.of(name))
+            except FileNotFoundError:  # swept by a run that had finished the same file
+                if not self.has(name):
+                    raise
         except BaseException:
-            if self.files.exists(part):
-                self.files.rm(part)
+            self.remove(part)
             raise
 
     def sweep(self, folder: str) -> None:
-        """Remove what killed writers left in a folder of it."""
-        for path in self.files.glob(f"{self.of(folder)}/.*{PART}"):
-            self.files.rm(path)
+        """Remove what killed writers left in a folder of it, of files that are there by now."""
+        names = self._listed(folder)
+        for part in names:
+            whole = part.removeprefix(".").removesuffix(PART).rpartition(".")[0]
+            if part.startswith(".") and part.endswith(PART) and whole in names:
+                self.remove(f"{folder}/{part}")
+
+    def _make_parent(self, name: str) -> None:
+        self.files.makedirs(self.of(name).rpartition("/")[0], exist_ok=True)
+
+    def _listed(self, folder: str) -> set[str]:
+        self.files.invalidate_cache()
+        if not self.files.isdir(self.of(folder)):
+            return set()
+        return {path.rpartition("/")[2] for path in self.files.ls(self.of(folder), detail=False)}

@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
     ]
 )
 NEEDED = ("study", "path")
+PARQUET = ".parquet"
 RUN = b"medic_ad_run"  # key of the run's settings in the manifest's own metadata
 
 
@@ -72,15 +73,26 @@ def studies_at(inputs: str, modality: str | None, body_part: str | None) -> pa.T
 
     Args:
         inputs: a Parquet file with the columns study and path, and where known priors (oldest
-            first), modality, body_part, date; or a folder or glob, each entry of which is one
-            study: an image, or a folder or zip of one series. Relative paths start at the
-            manifest's folder.
+            first), modality, body_part, date, or a folder of such files; or a folder or glob,
+            each entry of which is one study: an image, or a folder or zip of one series. Relative
+            paths start at the folder of the Parquet files.
         modality, body_part: where the manifest does not say it.
 
     Raises:
         BatchError: no such input, or a table that does not fit.
     """
-    table = _manifest(inputs) if inputs.endswith(".parquet") else _listed(inputs)
+    entries = _entries(inputs)
+    tables = [str(entry) for entry in entries if entry.suffix == PARQUET]
+    other = [e.name for e in entries if e.suffix != PARQUET and not e.name.startswith("_")]
+    if tables and other:
+        raise BatchError(
+            f"expected a manifest or studies in {inputs}, came {Path(tables[0]).name} and "
+            f"{other[0]}; give one path for each of the two."
+        )
+    if tables or inputs.endswith(PARQUET):
+        table = _manifest(inputs, tables or [inputs])
+    else:
+        table = _listed(entries)
     if not len(table):
         raise BatchError(f"expected studies in {inputs}, found none; give another path.")
     for name, value in (("modality", modality), ("body_part", body_part)):
@@ -96,12 +108,16 @@ def studies_at(inputs: str, modality: str | None, body_part: str | None) -> pa.T
     return table
 
 
-def _manifest(inputs: str) -> pa.Table:
+def _manifest(inputs: str, addresses: list[str]) -> pa.Table:
+    """One table of Parquet files of one folder."""
+    parts = []
     try:
-        files, path = url_to_fs(inputs)
-        with files.open(path, "rb") as file:
-            table = pq.read_table(file)
-    except (OSError, ImportError, ValueError) as error:
+        for address in addresses:
+            files, path = url_to_fs(address)
+            with files.open(path, "rb") as file:
+                parts.append(pq.read_table(file))
+        table = pa.concat_tables(parts, promote_options="permissive")
+    except (OSError, ImportError, ValueError, pa.ArrowException) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BatchError(
             f"expected a Parquet manifest that can be read at {inputs}, but: {first}; give "
@@ -156,13 +172,15 @@ def _row(row: dict[str, Any], base: Path | None, inputs: str) -> dict[str, Any]:
     }
 
 
-def _listed(inputs: str) -> pa.Table:
+def _entries(inputs: str) -> list[Path]:
+    """What a folder or glob of this machine holds, but hidden files."""
     pattern = Path(inputs).absolute()
-    entries = sorted(
-        pattern.iterdir() if pattern.is_dir() else Path("/").glob(str(pattern).lstrip("/"))
-    )
-    shown = [entry for entry in entries if not entry.name.startswith(".")]
-    rows = [{"study": entry.name, "path": str(entry)} for entry in shown]
+    found = pattern.iterdir() if pattern.is_dir() else Path("/").glob(str(pattern).lstrip("/"))
+    return sorted(entry for entry in found if not entry.name.startswith("."))
+
+
+def _listed(entries: list[Path]) -> pa.Table:
+    rows = [{"study": entry.name, "path": str(entry)} for entry in entries]
     return pa.Table.from_pylist(rows, SCHEMA)
 
 

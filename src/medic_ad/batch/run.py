@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -18,6 +17,7 @@ from medic_ad.batch.shard import FAILED, HEATMAPS, RESULTS
 from medic_ad.errors import BatchError
 from medic_ad.load import find_checkpoint, weights_sha256
 from medic_ad.models import MODELS
+from medic_ad.option import option
 
 ENGINES = ("local", "ray")
 
@@ -29,10 +29,6 @@ class Outcome:
     studies: int
     failed: int
     out: str
-
-
-def option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

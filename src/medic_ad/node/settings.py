@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from medic_ad.errors import NodeError
+from medic_ad.option import option
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SILENCE_SECONDS = 60.0  # within a handshake or a message over TLS, before the connection is ended
 PEER = "dicom://TITLE@HOST:PORT, dicoms:// with TLS, or the http(s) address of a DICOMweb service"
-
-
-def option(default: object, text: str):
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
