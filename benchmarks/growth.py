@@ -46,7 +46,9 @@ def main(name: str = "nano", rounds: int = 5) -> dict[str, object]:
         studies = {n: dates(Path(temporary), n) for n in DATES}
     cases = {
         **{f"images {n}": partial(look, model, canvases[:n]) for n in IMAGES},
-        **{f"slices {n}": partial(sweep, model, list(volume[:n]), [(0.0, 1.0)] * n) for n in SLICES},
+        **{
+            f"slices {n}": partial(sweep, model, list(volume[:n]), [(0.0, 1.0)] * n) for n in SLICES
+        },
         **{f"dates {n}": partial(read, studies[n], model) for n in DATES},
     }
     seconds = in_turns(cases, rounds)
