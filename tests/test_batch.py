@@ -202,6 +202,13 @@ def test_a_folder_of_parquet_files_is_one_manifest(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_csv_file_is_no_manifest_and_no_image(tmp_path: Path) -> None:
+    (tmp_path / "studies.csv").write_text("study,path\na,a.png\n")
+    with pytest.raises(MedicADError, match="expected a Parquet manifest, .* came a CSV file"):
+        run_batch(arguments(tmp_path / "studies.csv", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_other_results_is_not_added_to(tmp_path: Path) -> None:
     pictures(tmp_path / "in", 2)
     run_batch(arguments(tmp_path / "in", tmp_path / "out"))

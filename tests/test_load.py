@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from medic_ad.errors import DataError, ModelError
 from medic_ad.load import find_checkpoint, load_checkpoint, load_model
@@ -42,6 +43,17 @@ def test_a_configuration_that_cannot_be_built_is_refused_at_once(
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ModelError, match=sentence):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(MODELS["nano"].path, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["detector.score.weight"].view(-1)[3] = wrong
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="NaN or infinity in detector.score.weight"):
+        load_checkpoint(folder)
 
 
 @pytest.mark.parametrize(

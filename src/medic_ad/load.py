@@ -217,7 +217,22 @@ def load_checkpoint(
         if not processor.chat_template:
             raise ValueError("the processor has no chat template")
     refuse_unfit_keys(info, path)
+    refuse_broken_weights(network, path)
     return network, processor
+
+
+def refuse_broken_weights(network: MedicADForConditionalGeneration, path: str | Path) -> None:
+    """Refuse weights that are no numbers; only buffers may be NaN, until they are fitted.
+
+    Raises:
+        ModelError: naming the first such tensor.
+    """
+    for name, parameter in network.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ModelError(
+                f"expected finite weights in {path}, got NaN or infinity in {name}; the file is "
+                "damaged or its training failed, fetch or train it again"
+            )
 
 
 def processor_from_base(path: str | Path) -> MedicADProcessor:

@@ -83,6 +83,11 @@ def studies_at(inputs: str, modality: str | None, body_part: str | None) -> pa.T
     """
     entries = _entries(inputs)
     tables = [str(entry) for entry in entries if entry.suffix == PARQUET]
+    if any(entry.suffix.lower() == ".csv" for entry in entries):
+        raise BatchError(
+            f"expected a Parquet manifest, or images, at {inputs}, came a CSV file; write the table "
+            "as Parquet (pandas: to_parquet)."
+        )
     other = [e.name for e in entries if e.suffix != PARQUET and not e.name.startswith("_")]
     if tables and other:
         raise BatchError(
