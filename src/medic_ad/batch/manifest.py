@@ -85,7 +85,7 @@ def studies_at(inputs: str, modality: str | None, body_part: str | None) -> pa.T
     tables = [str(entry) for entry in entries if entry.suffix == PARQUET]
     if any(entry.suffix.lower() == ".csv" for entry in entries):
         raise BatchError(
-            f"expected a Parquet manifest, or images, at {inputs}, came a CSV file; write the table "
+            f"expected a Parquet manifest, or images, at {inputs}, came a CSV file; write it "
             "as Parquet (pandas: to_parquet)."
         )
     other = [e.name for e in entries if e.suffix != PARQUET and not e.name.startswith("_")]
