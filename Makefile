@@ -23,7 +23,7 @@ demo: $(VENV)/.demo
 	$(BIN)/medic-ad demo --out $(OUT)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
