@@ -44,6 +44,18 @@ def paper(root: Path) -> Path:
     for study, lesion in (("s50414267/aa", False), ("s53189527/bb", True)):
         image, _ = tiny.head(1, lesion)  # two dates of one patient: a blob appears
         Picture.fromarray(image).save(mimic / f"files/p10/p10000032/{study}.jpg")
+    for name, row in (  # and a pair in test
+        ("all", "10000764,57375968,dd,2"),
+        (
+            "pair_questions",
+            "57375968,10000764,57375967,difference,what has changed?,more edema,test",
+        ),
+    ):
+        with (mimic / f"mimic_{name}.csv").open("a") as file:
+            file.write(f"{row}\n")
+    later = mimic / "files/p10/p10000764/s57375968/dd.jpg"
+    later.parent.mkdir()
+    Picture.fromarray(cases.scene(77)).save(later)
     cases.classes(root / "brain_mri_253", "yes", "no", n=6)  # folds need five groups of a class
     cases.classes(root / "br35h", "yes", "no", "pred", n=6)
     covid = cases.Maker(cases.covid_ct(root / "covid_ct"))
