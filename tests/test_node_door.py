@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 from pynetdicom import AE
+from pynetdicom.association import Association
 from road_cases import planted, write_dicom
 
 from medic_ad.errors import NodeError
@@ -52,6 +54,30 @@ def door(folder: Path, **options: object) -> Iterator[tuple[NodeArguments, Queue
         receiver.abort()
 
 
+@contextmanager
+def calling(
+    port: int,
+    *syntaxes: str,
+    kinds: Sequence[str] = (MRImageStorage,),
+    tls: NodeArguments | None = None,
+) -> Iterator[Association]:
+    """An association with the door: each kind in each syntax is offered by itself."""
+    entity = AE("SENDER")
+    entity.acse_timeout = entity.connection_timeout = 10
+    for kind, syntax in itertools.product(kinds, syntaxes or [ExplicitVRLittleEndian]):
+        entity.add_requested_context(kind, syntax)
+    link = entity.associate(
+        "localhost" if tls else "127.0.0.1",
+        port,
+        ae_title="MEDIC_AD",
+        tls_args=(tls.client_tls(), "localhost") if tls else None,
+    )
+    try:
+        yield link
+    finally:
+        link.release()
+
+
 def image(folder: Path) -> Path:
     return write_dicom(folder / "image.dcm", planted().current)
 
@@ -67,24 +93,16 @@ def test_an_address_that_is_not_on_the_list_is_refused(tmp_path: Path) -> None:
 
 def test_results_are_not_taken_in(tmp_path: Path) -> None:
     """An archive that forwards everything must not make the node read its own results."""
-    with door(tmp_path / "a") as (settings, _):
-        entity = AE("SENDER")
-        for kind in (MRImageStorage, SegmentationStorage):
-            entity.add_requested_context(kind, ExplicitVRLittleEndian)
-        link = entity.associate("127.0.0.1", settings.port, ae_title="MEDIC_AD")
-        accepted = [context.abstract_syntax for context in link.accepted_contexts]
-        link.release()
-    assert accepted == [MRImageStorage]
+    kinds = (MRImageStorage, SegmentationStorage)
+    with door(tmp_path / "a") as (settings, _), calling(settings.port, kinds=kinds) as link:
+        assert [context.abstract_syntax for context in link.accepted_contexts] == [MRImageStorage]
 
 
 def test_a_prior_is_taken_only_for_a_move_under_way(tmp_path: Path) -> None:
     file = image(tmp_path)
     series = key_of(str(pydicom.dcmread(file).SeriesInstanceUID))
-    with door(tmp_path / "a") as (settings, queue):
+    with door(tmp_path / "a") as (settings, queue), calling(settings.port) as link:
         fetched = Store(settings.folder).fetched(5)
-        entity = AE("SENDER")
-        entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
-        link = entity.associate("127.0.0.1", settings.port, ae_title="MEDIC_AD")
 
         def status(message: int) -> int:
             moved = link.send_c_store(file, originator_aet="MEDIC_AD", originator_id=message)
@@ -96,31 +114,22 @@ def test_a_prior_is_taken_only_for_a_move_under_way(tmp_path: Path) -> None:
         (fetched / series).mkdir()
         assert status(6) == 0x0124
         assert status(5) == 0 and len(list((fetched / series).glob("*.dcm"))) == 1
-        link.release()
         assert queue.counts()["instances"] == 0
 
 
 def test_a_deflated_image_is_not_taken(tmp_path: Path) -> None:
     """A few bytes of it can be gigabytes; every sender of one must offer another syntax too."""
-    with door(tmp_path / "a") as (settings, _):
-        entity = AE("SENDER")
-        for syntax in (DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian):
-            entity.add_requested_context(MRImageStorage, syntax)
-        link = entity.associate("127.0.0.1", settings.port, ae_title="MEDIC_AD")
+    offered = (DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    with door(tmp_path / "a") as (settings, _), calling(settings.port, *offered) as link:
         accepted = [context.transfer_syntax for context in link.accepted_contexts]
-        link.release()
     assert accepted == [[ImplicitVRLittleEndian]]
 
 
 def test_an_image_that_says_no_series_is_answered_with_a_failure(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(image(tmp_path))
     del dataset.SeriesInstanceUID
-    with door(tmp_path / "a") as (settings, queue):
-        entity = AE("SENDER")
-        entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
-        link = entity.associate("127.0.0.1", settings.port, ae_title="MEDIC_AD")
+    with door(tmp_path / "a") as (settings, queue), calling(settings.port) as link:
         assert link.send_c_store(dataset).Status == 0xC000
-        link.release()
         assert queue.counts()["instances"] == 0
     assert not list((tmp_path / "a" / "incoming").iterdir())
 
@@ -155,17 +164,8 @@ def test_a_caller_who_says_nothing_keeps_no_other_out(tmp_path: Path) -> None:
         client = NodeArguments(
             folder=tmp_path, results="dicoms://A@h:1", authorities=own["certificate"]
         )
-        entity = AE("SENDER")
-        entity.acse_timeout = entity.connection_timeout = 10
-        entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
-        link = entity.associate(
-            "localhost",
-            settings.port,
-            ae_title="MEDIC_AD",
-            tls_args=(client.client_tls(), "localhost"),
-        )
-        assert link.is_established and link.send_c_store(image(tmp_path)).Status == 0
-        link.release()
+        with calling(settings.port, tls=client) as link:
+            assert link.is_established and link.send_c_store(image(tmp_path)).Status == 0
         assert queue.counts()["instances"] == 1
 
 
@@ -183,18 +183,10 @@ def test_tls_lets_in_who_has_a_certificate_of_the_authority(tmp_path: Path) -> N
                 certificate=names[name]["certificate"],
                 private_key=names[name]["private_key"],
             )
-            entity = AE("SENDER")
-            entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
-            link = entity.associate(
-                "localhost",
-                settings.port,
-                ae_title="MEDIC_AD",
-                tls_args=(client.client_tls(), "localhost"),
-            )
-            assert link.is_established == let_in
-            if let_in:
-                assert link.send_c_store(image(tmp_path)).Status == 0
-                link.release()
+            with calling(settings.port, tls=client) as link:
+                assert link.is_established == let_in
+                if let_in:
+                    assert link.send_c_store(image(tmp_path)).Status == 0
         assert queue.counts()["instances"] == 1
         assert settings.client_tls().verify_mode == ssl.CERT_REQUIRED
 
