@@ -18,7 +18,10 @@ SHARED_DATA = Path(os.environ.get("MEDIC_AD_SHARED", Path(__file__).parents[2] /
 def shared_data() -> Path:
     """The folder of real public data sets that lies beside a developer's checkout."""
     if not SHARED_DATA.is_dir():
-        pytest.skip(f"real data sets are not on this machine ({SHARED_DATA} is absent)")
+        pytest.skip(
+            f"real data sets are not on this machine ({SHARED_DATA} is absent); developers have "
+            "them beside their checkout, or where MEDIC_AD_SHARED says"
+        )
     return SHARED_DATA
 
 

@@ -51,7 +51,9 @@ def test_a_tiny_model_runs_through_the_gpu_benchmark(tmp_path: Path, monkeypatch
     assert all(stage["operations"] > 1e6 for stage in trained.values())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="this machine has a GPU; the refusal is for those without"
+)
 def test_full_size_is_refused_without_a_gpu(tmp_path: Path) -> None:
     MedicADConfig().save_pretrained(tmp_path)
     with pytest.raises(MedicADError, match=r"expected a GPU for \d+\.\d billion parameters, but"):

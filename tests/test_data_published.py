@@ -174,7 +174,7 @@ def test_head_ct_takes_labels_with_the_blank_in_the_header(tmp_path: Path) -> No
 
 
 def test_cheng_mat_files_are_turned_upright_and_split_by_patient(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra `train`)")
     root, work = tmp_path / "set", tmp_path / "work"
     image = np.arange(32 * 24).reshape(32, 24).astype(np.int16) + 400
     mask = np.zeros((32, 24), np.uint8)

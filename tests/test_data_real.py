@@ -19,7 +19,7 @@ from medic_ad.readers import read_image
 
 def real(name: str, root: Path) -> list[Sample]:
     if not (root / name).is_dir():
-        pytest.skip(f"{name} is not on this machine ({root / name} is absent)")
+        pytest.skip(f"{root / name} is absent; `medic-ad data list` says who publishes {name}")
     reading = read_set(name, root / name, root / "never written")
     found = settle(reading, [], 0, name)[0]
     check_splits(found)

@@ -209,7 +209,7 @@ def test_a_mask_of_another_size_than_its_image_is_left_out(tmp_path: Path) -> No
 
 
 def test_mni152_is_one_patient_in_train() -> None:
-    pytest.importorskip("nilearn")
+    pytest.importorskip("nilearn", reason="nilearn is not installed (extra `demo`)")
     found = mni152.samples()
     assert len(found) == 132
     assert {(s.split, s.label, s.group) for s in found} == {("train", 0.0, "mni152")}
@@ -232,7 +232,7 @@ def test_prepare_writes_one_table_with_paths_from_the_root(tmp_path: Path) -> No
 
 
 def test_prepare_nano_joins_what_may_be_shipped(tmp_path: Path) -> None:
-    pytest.importorskip("nilearn")
+    pytest.importorskip("nilearn", reason="nilearn is not installed (extra `demo`)")
     cheng(tmp_path / "brain_tumour_cheng")
     ms(tmp_path / "ms_cross_sectional", "patient07", "patient26")
     path = prepare("nano", tmp_path, tmp_path / "nano.parquet")

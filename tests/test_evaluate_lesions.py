@@ -135,7 +135,7 @@ def test_known_motion_of_a_small_head(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_folders_without_data_are_named(tmp_path: Path) -> None:
-    pytest.importorskip("nilearn")
+    pytest.importorskip("nilearn", reason="nilearn is not installed (extra `demo`)")
     for use in (registration.volumes, lambda root: lesions.hosts(root, np.random.default_rng(0))):
         with pytest.raises(DataError, match="--data-root"):
             use(str(tmp_path))

@@ -12,7 +12,8 @@ from medic_ad.load import load_model
 from medic_ad.model.linear import PackedLinear, pack_linears, packed
 
 pytestmark = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN"
+    not torch.backends.mkldnn.is_available(),
+    reason="this build of torch has no oneDNN; those for x86 have",
 )
 
 

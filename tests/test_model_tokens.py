@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from stage_cases import looks
+from transformers import GenerationConfig
 
 from medic_ad import look as looking
 from medic_ad.errors import ModelError
@@ -123,14 +124,32 @@ def test_stage_tokens_are_never_generated(monkeypatch: pytest.MonkeyPatch) -> No
         new = made[0][0, prompt["input_ids"].shape[1] :]
         stages = torch.tensor([config.ano_token_id, config.diff_token_id])
         assert len(new) >= 1 and not torch.isin(new, stages).any()
-        inputs = staged()
-        out = real(**inputs, max_new_tokens=4, do_sample=False, suppress_tokens=[2], pad_token_id=0)
-        new = out[0, inputs["input_ids"].shape[1] :]
-        assert len(new) == 4 and not torch.isin(new, torch.tensor([*stages, 2])).any()
         looking.say(model, "Is there an anomaly, and where?", scan, stages=False)  # stock prompt
         assert len(made) == 2 and not torch.isin(made[1], stages).any()
     finally:
         hook.remove()
+
+
+@pytest.mark.parametrize("where", ["the call", "its configuration", "the model"])
+def test_what_a_caller_suppresses_stays_suppressed_wherever_it_was_said(where: str) -> None:
+    model = tiny.model()
+    network, stages = model.network, [model.config.ano_token_id, model.config.diff_token_id]
+    inputs = staged()
+    options: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    if where == "the call":
+        options["suppress_tokens"] = [2]
+    elif where == "its configuration":
+        options = {"generation_config": GenerationConfig(**options, suppress_tokens=[2])}
+    else:
+        network.generation_config.suppress_tokens = [2]
+    hook = eager_for(model, 2, *stages)
+    try:
+        out = network.generate(**inputs, **options)
+    finally:
+        hook.remove()
+    new = out[0, inputs["input_ids"].shape[1] :]
+    assert len(new) == 4 and not torch.isin(new, torch.tensor([*stages, 2])).any()
+    assert network.generation_config.suppress_tokens == ([2] if where == "the model" else None)
 
 
 @torch.no_grad()

@@ -135,7 +135,7 @@ def test_an_image_that_says_no_series_is_answered_with_a_failure(tmp_path: Path)
 
 
 needs_openssl = pytest.mark.skipif(
-    shutil.which("openssl") is None, reason="the program openssl is not installed"
+    shutil.which("openssl") is None, reason="openssl is not installed (Debian package openssl)"
 )
 
 

@@ -35,7 +35,7 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian package chromium)")
 
 
 class Browser:

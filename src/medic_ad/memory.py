@@ -63,6 +63,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor):
+        # autograd asks for one; what the forward pass keeps is all that is counted here
         raise NotImplementedError("counts only")
 
 

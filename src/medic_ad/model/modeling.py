@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
@@ -308,14 +313,24 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         return {"image": vision.encoder}, ano_embeds, self.diff_embeds(vision, detected, diff_pairs)
 
     @torch.no_grad()
-    def generate(self, inputs: torch.Tensor | None = None, *args, **kwargs):
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *args,
+        **kwargs,
+    ):
         """The stock `generate`; for prompts with stage tokens one vision pass serves them too.
 
         transformers encodes the images before it calls `forward`, so the stages are seen here. The
-        stage tokens' own ids, which stand for no text, are suppressed whatever the prompt holds.
+        stage tokens' own ids, which stand for no text, are suppressed whatever the prompt holds,
+        beside what the call, its configuration or the model's suppresses, in this order.
         """
+        configs = (generation_config, self.generation_config)
+        others = [c.suppress_tokens for c in configs if c and c.suppress_tokens is not None]
+        own = kwargs.get("suppress_tokens", others[0] if others else None)
         stages = [self.config.ano_token_id, self.config.diff_token_id]
-        kwargs["suppress_tokens"] = [*(kwargs.get("suppress_tokens") or ()), *stages]
+        kwargs["suppress_tokens"] = [*(own or ()), *stages]
         given = kwargs.get("pixel_values") is not None
         if given and self._staged(kwargs.get("input_ids", inputs)):
             kwargs["mm_encoder_outputs"], kwargs["ano_embeds"], kwargs["diff_embeds"] = self._see(
@@ -323,7 +338,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 kwargs["image_grid_thw"],
                 kwargs.pop("diff_pairs", None),
             )
-        return super().generate(inputs, *args, **kwargs)
+        return super().generate(inputs, generation_config, *args, **kwargs)
 
     def prepare_inputs_for_generation(self, *args, is_first_iteration: bool = False, **kwargs):
         inputs = super().prepare_inputs_for_generation(
