@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +18,12 @@ import pytest
 
 pytest.importorskip("pynetdicom", reason="the extra `node` is not installed")
 
-from node_cases import Archive, ended, running, send, until
+from node_cases import Archive, RunningNode, ended, running, send, until
 from road_cases import planted, write_dicom
+from safetensors.torch import load_file, save_file
 
 from medic_ad.errors import MedicADError, ReadError
+from medic_ad.models import MODELS
 from medic_ad.node import worker as module
 from medic_ad.node.lock import WORKERS, alone
 from medic_ad.node.queue import Queue
@@ -66,7 +74,7 @@ def test_a_node_waits_until_the_workers_of_the_last_one_ended(tmp_path: Path) ->
     entered = threading.Event()
 
     def start() -> None:
-        with alone(tmp_path):
+        with alone(tmp_path, threading.Event()):
             entered.set()
 
     node = threading.Thread(target=start, daemon=True)
@@ -76,6 +84,64 @@ def test_a_node_waits_until_the_workers_of_the_last_one_ended(tmp_path: Path) ->
         assert not entered.wait(0.5)
     assert entered.wait(10)
     node.join()
+
+
+ORPHAN = """
+import sys, time
+from pathlib import Path
+from medic_ad.node.lock import worker_of
+with worker_of(Path(sys.argv[1])):
+    print("working", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_node_that_waits_says_for_whom_and_answers_sigterm(tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    folder.mkdir()
+    (folder / WORKERS).write_text("999999999\n")  # one that was killed long ago
+    words = [sys.executable, "-c", ORPHAN, str(folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as orphan:
+        try:
+            assert orphan.stdout is not None and orphan.stdout.readline() == b"working\n"
+            node = RunningNode(folder, "dicom://A@127.0.0.1:9")
+            until(lambda: node.said("waiting for the workers of the last node"), "the wait")
+            start = time.monotonic()
+            assert node.stop() == 0
+            assert time.monotonic() - start < 3  # its own second, and a machine with other work
+            [waiting] = node.log()
+            assert waiting["workers"] == str(orphan.pid)
+            assert orphan.poll() is None and not (folder / "node.db").exists()
+        finally:
+            orphan.kill()
+
+
+@pytest.mark.parametrize("change", ["other", "gone"])
+def test_weights_that_change_under_a_node_end_it_once_and_keep_its_jobs(
+    tmp_path: Path, change: str
+) -> None:
+    folder, weights = tmp_path / "node", tmp_path / "weights" / "model.safetensors"
+    shutil.copytree(MODELS["nano"].path, weights.parent)
+    options = {"model": weights.parent, "settle": 600}
+    with Archive() as archive, running(folder, archive.address, **options) as node:
+        assert send(node.port, [write_dicom(tmp_path / "a.dcm", planted().current)]) == [0]
+        if change == "other":
+            tensors = load_file(weights)
+            save_file({k: v + 1 for k, v in tensors.items()}, weights, {"format": "pt"})
+        else:
+            weights.unlink()
+        [worker] = node.workers()
+        os.kill(worker, signal.SIGKILL)
+        assert node.process.wait(60) == 2
+    said = {"other": "weights changed", "gone": "weights not loaded"}[change]
+    assert [line["event"] for line in node.log()][-4:] == [
+        "worker ended", said, "worker ended", "node stopped"
+    ]  # fmt: skip
+    *_, last = node.log_file.read_text().splitlines()
+    assert "expected the weights of" in last and "start the node again" in last
+    kept = Queue(folder / "node.db", "other weights")
+    kept.recover()  # as the next start does
+    assert kept.counts()["waiting"] == 1
 
 
 def test_a_worker_ends_with_its_node_in_the_middle_of_a_job_and_files_are_the_owners_alone(

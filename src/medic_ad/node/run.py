@@ -13,6 +13,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from medic_ad.errors import NodeError
 from medic_ad.load import find_checkpoint, weights_sha256
 from medic_ad.node.lock import alone
 from medic_ad.node.logs import failure, log, start_logs
@@ -22,7 +23,7 @@ from medic_ad.node.queue import Queue
 from medic_ad.node.receive import Receiver
 from medic_ad.node.settings import NodeArguments
 from medic_ad.node.store import Store
-from medic_ad.node.worker import work
+from medic_ad.node.worker import UNFIT, work
 
 LOOK_SECONDS = 0.2  # between two looks after the workers
 PURGE_SECONDS = 600.0
@@ -35,7 +36,8 @@ def main(settings: NodeArguments) -> None:
     """Run a node until SIGTERM or SIGINT.
 
     Raises:
-        NodeError: settings that cannot work, or a folder that another node uses.
+        NodeError: settings that cannot work, a folder that another node uses, or weights that
+            became others while the node ran.
         ModelError: there is no such model.
     """
     for address in filter(None, (settings.results, settings.priors)):
@@ -46,8 +48,9 @@ def main(settings: NodeArguments) -> None:
         signal.signal(number, lambda *_: stop.set())
     start_logs()
     os.umask(0o077)  # whatever is written from here on may name a patient
-    with alone(settings.folder):
-        Node(settings, weights).run(stop)
+    with alone(settings.folder, stop):
+        if not stop.is_set():  # while it waited
+            Node(settings, weights).run(stop)
 
 
 class Node:
@@ -115,6 +118,12 @@ class Node:
         for worker in [w for w in self.workers if not w.is_alive()]:
             released = self.queue.release(worker.pid or 0)
             log("worker ended", level=logging.ERROR, exit=worker.exitcode, released=released)
+            if worker.exitcode == UNFIT:
+                raise NodeError(
+                    f"expected the weights of {self.settings.model} that the node began with "
+                    f"({self.weights[:16]}), a new worker found others, or none that can be "
+                    "loaded; start the node again, its jobs are kept."
+                )
             number = self.workers.index(worker)
             del self.workers[number]
             self.pipes.pop(number).close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import time
 import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from medic_ad.dicom.write import write_dicom
-from medic_ad.errors import MedicADError, is_passing
+from medic_ad.errors import MedicADError, ModelError, is_passing
 from medic_ad.load import Model, load_model
 from medic_ad.node.archive import Peer, PeerError
 from medic_ad.node.lock import worker_of
@@ -25,22 +26,30 @@ from medic_ad.road import read
 
 IDLE_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 3600.0
+UNFIT = 3  # exit status of a worker that cannot read with the node's weights: no other one could
 
 
 def work(settings: NodeArguments, weights: str, alive: Connection) -> None:
     """Work until the main process closes the other end of a pipe.
 
     A pipe has no lock that a killed worker could take with it.
+
+    Raises:
+        SystemExit: with `UNFIT`, where the weights on the disk are not those of the node.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the main process sees to it
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     start_logs()
     with worker_of(settings.folder):
-        worker = Worker(settings, weights)
+        try:
+            worker = Worker(settings, weights)
+        except ModelError as error:
+            log("weights not loaded", level=logging.ERROR, **failure(error))
+            sys.exit(UNFIT)
         if worker.model.weights_sha256 != weights:
-            log("weights changed: start the node again", level=logging.ERROR)
-            return
+            log("weights changed", level=logging.ERROR)
+            sys.exit(UNFIT)
         log("worker ready", worker=os.getpid())
         wait = 0.0
         while not alive.poll(wait):
