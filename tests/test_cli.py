@@ -93,6 +93,44 @@ def test_the_extra_that_is_missing_is_named(words: list[str], name: str) -> None
     refused(done, "package pyarrow", f"pip install '.[{name}]'")
 
 
+BARRED = """
+import sys
+class Barred:
+    def find_spec(self, name, *_):
+        assert name not in ("torch", "transformers", "ray", "monai", "SimpleITK"), name
+sys.meta_path.insert(0, Barred())
+"""
+DETECT = ["train", "detect", "--out", "y", "--data"]
+NODE = ["node", "--results", "dicom://A@h:1", "--folder"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([*DETECT, "x"], "expected the name of a model"),
+        ([*DETECT, "x", "--model", "nano"], "x cannot be read"),
+        ([*DETECT, "x", "--steps", "0"], "--steps above 0"),
+        ([*DETECT, "TABLE", "--model", "nano", "--out", "FILE/y"], "is a file"),
+        (["train", "base", "--data", "x", "--out", "y"], "x cannot be read"),
+        (["batch", "none.parquet", "--out", "y"], "expected a Parquet manifest"),
+        (["batch", ".", "--out", "y", "--model", "nanno"], "did you mean nano?"),
+        (["batch", "none", "--out", "FILE/y"], "expected studies in none, found none"),
+        ([*NODE, "y", "--model", "no"], "name of a model"),
+        ([*NODE, "FILE"], "is a file"),
+    ],
+)
+def test_what_needs_no_model_is_refused_before_torch_is_loaded(
+    words: list[str], said: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    words = [word.replace("TABLE", str(data)).replace("FILE", "file") for word in words]
+    code = f"{BARRED}import medic_ad.cli as c; c.app({words!r}, prog_name='medic-ad')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    refused(done, said)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_training_on_what_is_no_table_is_one_sentence(tmp_path: Path) -> None:
     table = tmp_path / "samples.parquet"
     table.write_text("image,label\n")

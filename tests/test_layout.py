@@ -66,9 +66,9 @@ GROUPS = (  # of the package evaluate, upstream first; what is none of them is a
 )
 MAY_IMPORT = {  # narrower than the order: what each of these may know of the package
     "errors": set(),
-    "option": set(),
+    "option": {"errors"},
     "deidentify": {"errors", "readers"},
-    "models": set(),
+    "models": {"errors"},
     "words": set(),
     "model": {"errors"},  # tensors only
     "image": {"errors"},

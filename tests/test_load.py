@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from medic_ad.errors import DataError, ModelError
-from medic_ad.load import find_checkpoint, load_checkpoint, load_model
-from medic_ad.models import MODELS
-from medic_ad.train.run import StageArguments
+from medic_ad.load import load_checkpoint, load_model
+from medic_ad.models import MODELS, find_checkpoint
+from medic_ad.train.settings import StageArguments
 
 
 def test_a_name_a_folder_and_a_hub_name_are_found(tmp_path: Path) -> None:

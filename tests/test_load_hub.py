@@ -14,7 +14,8 @@ import torch
 from PIL import Image as Picture
 
 from medic_ad.errors import ModelError
-from medic_ad.load import load_checkpoint, load_model, weights_sha256
+from medic_ad.load import load_checkpoint, load_model
+from medic_ad.models import weights_sha256
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SCRIPT = """

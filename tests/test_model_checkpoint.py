@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from medic_ad.errors import ModelError
-from medic_ad.load import load_checkpoint, load_model, pick_device, weights_sha256
+from medic_ad.load import load_checkpoint, load_model, pick_device
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import HEADS, MedicADForConditionalGeneration
+from medic_ad.models import weights_sha256
 from medic_ad.processor import MedicADProcessor
 
 SCOPE = ["brain MR T1", "brain MR FLAIR"]

@@ -13,6 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -122,7 +123,7 @@ def test_weights_that_change_under_a_node_end_it_once_and_keep_its_jobs(
 ) -> None:
     folder, weights = tmp_path / "node", tmp_path / "weights" / "model.safetensors"
     shutil.copytree(MODELS["nano"].path, weights.parent)
-    options = {"model": weights.parent, "settle": 600}
+    options: dict[str, Any] = {"model": weights.parent, "settle": 600}
     with Archive() as archive, running(folder, archive.address, **options) as node:
         assert send(node.port, [write_dicom(tmp_path / "a.dcm", planted().current)]) == [0]
         if change == "other":

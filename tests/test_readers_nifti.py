@@ -104,6 +104,20 @@ def test_told_by_content_scaled_and_converted_to_mm(tmp_path: Path) -> None:
     )
 
 
+def test_sheared_slices_keep_the_volume_of_a_voxel_and_say_so(tmp_path: Path) -> None:
+    voxels, _ = scan()
+    upright = np.diag([0.8, 1.1, 2.5, 1.0])
+    tilted = upright.copy()
+    tilted[1, 2] = 1.0  # each slice 1 mm further back, as a gantry tilted by 22 degrees makes them
+    said = {}
+    for name, affine in (("upright", upright), ("tilted", tilted)):
+        nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / f"{name}.nii")
+        image = read_image(tmp_path / f"{name}.nii", modality="CT")
+        check_spacing(image, (2.5, 1.1, 0.8))
+        said[name] = image.source.notes
+    assert said == {"upright": (), "tilted": ("slices are sheared (tilted gantry)",)}
+
+
 def test_nifti2_and_trailing_axis_of_one(tmp_path: Path) -> None:
     voxels, affine = scan()
     nibabel.save(nibabel.Nifti2Image(voxels[..., None], affine), tmp_path / "two.nii.gz")

@@ -16,12 +16,8 @@ from medic_ad.data.sample import read_samples
 from medic_ad.errors import DataError
 from medic_ad.train.draw import PAIR_KINDS, Slices, mask_cell, pair_batch, scan_batch
 from medic_ad.train.render import Rendered, render
-from medic_ad.train.run import (
-    Draws,
-    StageArguments,
-    source_weights,
-    split,
-)
+from medic_ad.train.run import Draws, source_weights, split
+from medic_ad.train.settings import StageArguments
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -25,13 +25,8 @@ from medic_ad.train.draw import Slices, scan_batch
 from medic_ad.train.frozen import digest, freeze, hash_frozen, hash_tensors
 from medic_ad.train.losses import IGNORED, answer_labels, soft_dice
 from medic_ad.train.render import Rendered
-from medic_ad.train.run import (
-    Draws,
-    Stage,
-    StageArguments,
-    finish,
-    fit,
-)
+from medic_ad.train.run import Draws, Stage, finish, fit
+from medic_ad.train.settings import StageArguments
 
 
 @pytest.fixture(scope="module")

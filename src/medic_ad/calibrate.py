@@ -21,9 +21,10 @@ from sklearn.metrics import f1_score
 
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.load import Model, find_checkpoint, load_checkpoint
+from medic_ad.load import Model, load_checkpoint
 from medic_ad.look import BATCH, compare, look
 from medic_ad.model.calibration import FITTED, Calibration
+from medic_ad.models import find_checkpoint
 from medic_ad.train.draw import Slices, pair_batch, scan_batch
 from medic_ad.train.render import render
 from medic_ad.train.run import patients, split

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import logging
 import os
@@ -340,6 +342,7 @@ app.add_typer(data, name="data")
 
 def main() -> None:
     """Entry point of the command `medic-ad`."""
+    atexit.register(gc.freeze)  # else the interpreter collects all of torch once more, for seconds
     app(prog_name="medic-ad")
 
 

@@ -27,21 +27,30 @@ class Stage:
         arguments: name of the dataclass.
         summary: one line for `--help`.
         extra: of this package, whose dependencies the module needs.
+        settings: module of the dataclass where the other one is heavy: what its `check()` refuses
+            is refused before that is imported.
     """
 
     module: str
     arguments: str
     summary: str
     extra: str = "train"
+    settings: str = ""
 
 
 TRAIN = {
-    "base": Stage(
-        "medic_ad.train.base", "BaseArguments", "The small backbone that nano stands on."
-    ),
-    "detect": Stage("medic_ad.train.detect", "DetectArguments", "Stage 1: is there an anomaly?"),
-    "compare": Stage("medic_ad.train.compare", "CompareArguments", "Stage 2: what has changed?"),
-    "explain": Stage("medic_ad.train.explain", "ExplainArguments", "Stage 3: the heatmap."),
+    name: Stage(
+        f"medic_ad.train.{name}",
+        f"{name.capitalize()}Arguments",
+        summary,
+        settings="medic_ad.train.settings",
+    )
+    for name, summary in (
+        ("base", "The small backbone that nano stands on."),
+        ("detect", "Stage 1: is there an anomaly?"),
+        ("compare", "Stage 2: what has changed?"),
+        ("explain", "Stage 3: the heatmap."),
+    )
 }
 EVALUATE = {
     "detect": Stage(
@@ -135,6 +144,7 @@ NODE = Stage(
     "NodeArguments",
     "Take images from a PACS, read them, send the results back.",
     extra="node",
+    settings="medic_ad.node.settings",
 )
 
 
@@ -175,10 +185,18 @@ def stage_app(stage: Stage) -> typer.Typer:
     Raises:
         MedicADError: a package of the stage's extra is not installed.
     """
+
+    def run(arguments: Any) -> object:
+        if stage.settings:
+            arguments.check()
+        with extra(stage.extra):
+            module = importlib.import_module(stage.module)
+        return module.main(arguments)
+
     with extra(stage.extra):
-        module = importlib.import_module(stage.module)
+        settings = importlib.import_module(stage.settings or stage.module)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=stage.summary)(as_command(getattr(module, stage.arguments), module.main))
+    app.command(help=stage.summary)(as_command(getattr(settings, stage.arguments), run))
     return app
 
 

@@ -56,7 +56,7 @@ def _model(name: str) -> dict[str, Any]:
     }
     if not record["installed"]:
         return record
-    from medic_ad.load import weights_sha256
+    from medic_ad.models import weights_sha256
 
     config = json.loads((info.path / "config.json").read_text(encoding="utf-8"))
     fitted = _calibration(info.path)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,10 +21,9 @@ from medic_ad.errors import ModelError
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration, refuse_unfit_keys
 from medic_ad.model.pixel import arrange
-from medic_ad.models import MODELS
+from medic_ad.models import ATTENTION, MODELS, find_checkpoint, weights_sha256
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 UNLOADABLE = (
     OSError,
     ValueError,
@@ -39,7 +35,6 @@ UNLOADABLE = (
     HFValidationError,
 )
 DEVICES = ("cpu", "cuda", "mps")
-ATTENTION = ("sdpa", "flash_attention_2", "eager")
 
 
 @dataclass(frozen=True)
@@ -68,25 +63,6 @@ class Model:
     @property
     def device(self) -> torch.device:
         return self.network.device
-
-
-def find_checkpoint(name_or_path: str | Path, hub: bool = False) -> str | Path:
-    """The folder of a named model, or the folder itself; with `hub` also a name `owner/model`.
-
-    Raises:
-        ModelError: there is no such model, with the near names.
-    """
-    name = str(name_or_path)
-    folder = MODELS[name].path if name in MODELS else Path(name)
-    if (folder / "config.json").is_file():
-        return folder
-    if hub and HUB_NAME.fullmatch(name) and not Path(name).parent.exists():
-        return name
-    near = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(MODELS)}"
-    raise ModelError(
-        f"expected the name of a model or a folder with config.json, got {name!r}; {hint}"
-    )
 
 
 def check_config(path: str | Path) -> str:
@@ -245,15 +221,6 @@ def processor_from_base(path: str | Path) -> MedicADProcessor:
     )
     images = Qwen2VLImageProcessorPil.from_pretrained(path)
     return MedicADProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
-
-
-def weights_sha256(folder: Path) -> str:
-    """Hash over the names and bytes of a folder's safetensors files."""
-    total = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            total.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()
 
 
 def pick_device(device: str | None) -> torch.device:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from medic_ad.batch.files import Folder
-from medic_ad.batch.manifest import Run, shard_at
-from medic_ad.batch.shard import RESULTS, read_shard
+from medic_ad.batch.manifest import RESULTS, Run, shard_at
+from medic_ad.batch.shard import read_shard
 from medic_ad.errors import BatchError
 from medic_ad.load import load_model
 

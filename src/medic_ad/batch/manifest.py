@@ -32,6 +32,8 @@ SCHEMA = pa.schema(
 )
 NEEDED = ("study", "path")
 PARQUET = ".parquet"
+RESULTS, HEATMAPS = "results", "heatmaps"  # folders beside it
+READ, FAILED = "read", "failed"  # what becomes of a study
 RUN = b"medic_ad_run"  # key of the run's settings in the manifest's own metadata
 
 

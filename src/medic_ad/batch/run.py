@@ -10,13 +10,18 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from medic_ad.batch.engines import Job, local, on_ray
 from medic_ad.batch.files import Folder
-from medic_ad.batch.manifest import Run, shards, studies_at, write_manifest
-from medic_ad.batch.shard import FAILED, HEATMAPS, RESULTS
+from medic_ad.batch.manifest import (
+    FAILED,
+    HEATMAPS,
+    RESULTS,
+    Run,
+    shards,
+    studies_at,
+    write_manifest,
+)
 from medic_ad.errors import BatchError
-from medic_ad.load import find_checkpoint, weights_sha256
-from medic_ad.models import MODELS
+from medic_ad.models import MODELS, find_checkpoint, weights_sha256
 from medic_ad.option import option
 
 ENGINES = ("local", "ray")
@@ -99,6 +104,9 @@ def run_batch(
             left.append(shard.number)
     advance = begin(len(table), before) if begin else None
     if left:
+        # heavy, and needed only when all that a user can get wrong was looked at
+        from medic_ad.batch.engines import Job, local, on_ray
+
         engine = local if batch.engine == "local" else on_ray(batch.actors)
         for studies in engine(Job(folder.address, run, batch.device), left):
             if advance:

@@ -17,15 +17,13 @@ import transformers
 
 from medic_ad.batch.attempts import Attempts
 from medic_ad.batch.files import Folder
-from medic_ad.batch.manifest import Run, Shard
+from medic_ad.batch.manifest import FAILED, HEATMAPS, READ, RESULTS, Run, Shard
 from medic_ad.errors import BatchError, MedicADError, ModelError, causes, is_passing
 from medic_ad.load import Model
 from medic_ad.report.report import Report
 from medic_ad.road import read
 from medic_ad.study import Study, read_study
 
-RESULTS, HEATMAPS = "results", "heatmaps"
-READ, FAILED = "read", "failed"
 AHEAD = 2  # studies that are read from disk while the model is at work on one
 
 RESULT = pa.schema(

@@ -29,7 +29,8 @@ from medic_ad.load import pick_device
 from medic_ad.processor import fit_square
 from medic_ad.train.draw import Slices, scan_batch
 from medic_ad.train.render import render
-from medic_ad.train.run import Draws, Stage, StageArguments, fit, source_weights
+from medic_ad.train.run import Draws, Stage, fit, source_weights
+from medic_ad.train.settings import StageArguments
 
 LAYERS, CHANNELS = (2, 2, 2, 2), (16, 32, 64, 128)  # ResNet-18 at a quarter of its width
 RUN = "resnet"

@@ -34,7 +34,8 @@ from medic_ad.model.pixel import arrange
 from medic_ad.processor import fit_square, grey_window, restore
 from medic_ad.train.draw import Slices, scan_batch
 from medic_ad.train.render import Rendered, render
-from medic_ad.train.run import Draws, StageArguments, source_weights, split
+from medic_ad.train.run import Draws, source_weights, split
+from medic_ad.train.settings import StageArguments
 from medic_ad.train.trainer import rate
 
 CHANNELS, RESIDUAL_UNITS = (26, 52, 104, 208), 2

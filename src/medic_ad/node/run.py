@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medic_ad.errors import NodeError
-from medic_ad.load import find_checkpoint, weights_sha256
+from medic_ad.models import find_checkpoint, weights_sha256
 from medic_ad.node.lock import alone
 from medic_ad.node.logs import failure, log, start_logs
 from medic_ad.node.metrics import serve_metrics

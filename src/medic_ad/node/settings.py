@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from medic_ad.errors import NodeError
-from medic_ad.option import option
+from medic_ad.models import find_checkpoint
+from medic_ad.option import check_folder, option
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SILENCE_SECONDS = 60.0  # within a handshake or a message over TLS, before the connection is ended
@@ -78,6 +79,15 @@ class NodeArguments:
             raise NodeError(
                 "expected --certificate and --private-key together, came one of them; give both."
             )
+
+    def check(self) -> None:
+        """Refuse a missing model and a folder that cannot be written to, before torch is loaded.
+
+        Raises:
+            MedicADError: of the first of these.
+        """
+        find_checkpoint(self.model)
+        check_folder(self.folder)
 
     @property
     def local(self) -> bool:

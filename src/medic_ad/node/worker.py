@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import time
 import warnings
 from multiprocessing.connection import Connection
@@ -46,10 +45,10 @@ def work(settings: NodeArguments, weights: str, alive: Connection) -> None:
             worker = Worker(settings, weights)
         except ModelError as error:
             log("weights not loaded", level=logging.ERROR, **failure(error))
-            sys.exit(UNFIT)
+            raise SystemExit(UNFIT) from error
         if worker.model.weights_sha256 != weights:
             log("weights changed", level=logging.ERROR)
-            sys.exit(UNFIT)
+            raise SystemExit(UNFIT)
         log("worker ready", worker=os.getpid())
         wait = 0.0
         while not alive.poll(wait):

@@ -24,6 +24,7 @@ from medic_ad.errors import MedicADError, ReadError
 from medic_ad.image import Image, Source, check_grid
 from medic_ad.readers.common import cause, sha256_of
 
+SHEARED = 1e-3  # of the slice distance, by which the step between slices may be longer
 _GZIP = b"\x1f\x8b"
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TO_MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
@@ -65,7 +66,9 @@ def read_nifti(path: Path, modality: str | None) -> Image:
             f"{path}: expected a complete NIfTI file, came one that cannot be read "
             f"({cause(error)}); copy or export it again."
         ) from error
-    spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0))
+    spacing = _spacing(affine)
+    if abs(spacing[0] - np.linalg.norm(affine[:3, 0])) > SHEARED * spacing[0]:
+        notes.append("slices are sheared (tilted gantry)")
     if array.shape[0] == 1:
         array, spacing = array[0], spacing[1:]
     source = Source(path=str(path), sha256=sha256_of(path), format="NIfTI", notes=tuple(notes))
@@ -76,6 +79,15 @@ def read_nifti(path: Path, modality: str | None) -> Image:
         modality=modality,
         source=source,
     )
+
+
+def _spacing(affine: NDArray[np.float64]) -> tuple[float, ...]:
+    """Millimetres (d, h, w); d is the distance of the slices, so that the product is a voxel.
+
+    The column of d is longer where the slices are sheared, and volumes would come out too large.
+    """
+    h, w = (float(step) for step in np.linalg.norm(affine[:3, 1:3], axis=0))
+    return float(abs(np.linalg.det(affine[:3, :3]))) / (h * w), h, w
 
 
 def _load(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64], list[str]]:

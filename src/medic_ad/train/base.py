@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,8 @@ from medic_ad.processor import ANO, DIFF, MedicADProcessor
 from medic_ad.train.draw import scan_batch
 from medic_ad.train.frozen import freeze
 from medic_ad.train.losses import answer_labels, hint_ids, soft_dice
-from medic_ad.train.run import Draws, Stage, StageArguments, fit, training_slices
+from medic_ad.train.run import Draws, Stage, fit, training_slices
+from medic_ad.train.settings import BaseArguments, StageArguments
 
 SPECIAL = (
     "<|endoftext|>",
@@ -51,17 +52,6 @@ TEXTS_AN_IMAGE = 4  # with other facts each, so that the tower runs less often
 NOISE = 0.3  # on the facts' embeddings, in units of the embeddings' spread
 ELSEWHERE = 0.7  # share of the lesions that are told at a place drawn evenly
 SUB = 4  # the pre-training head predicts SUB x SUB mask cells a patch
-
-
-@dataclass
-class BaseArguments(StageArguments):
-    """Arguments of `medic-ad train base`."""
-
-    steps: int = field(default=4500, metadata={"help": "optimiser steps of vision pre-training"})
-    language_steps: int = field(default=600, metadata={"help": "steps on image-text templates"})
-    learning_rate: float = field(
-        default=1e-3, metadata={"help": "peak, after warm-up, then cosine"}
-    )
 
 
 def corpus(rng: np.random.Generator, n: int = 4000) -> list[str]:

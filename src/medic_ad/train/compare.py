@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,38 +14,9 @@ from medic_ad.train.draw import pair_batch
 from medic_ad.train.frozen import freeze_for
 from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, mean, soft_dice
 from medic_ad.train.real_pairs import render_pairs
-from medic_ad.train.run import (
-    Draws,
-    LanguageArguments,
-    Stage,
-    adapt,
-    finish,
-    fit,
-    load_stage,
-    split,
-    training_slices,
-)
+from medic_ad.train.run import Draws, Stage, adapt, finish, fit, load_stage, split, training_slices
+from medic_ad.train.settings import CompareArguments
 from medic_ad.train.volume_pairs import render_volume_pairs
-
-
-@dataclass
-class CompareArguments(LanguageArguments):
-    """Arguments of `medic-ad train compare`."""
-
-    steps: int = field(default=2000, metadata={"help": "optimiser steps"})
-    batch: int = field(default=12, metadata={"help": "pairs a step, in either order"})
-    volumes: int = field(
-        default=0,
-        metadata={"help": "made studies of each volume of the table, for pairs of their slices"},
-    )
-    label_weight: float = field(default=1.0, metadata={"help": "of worse / stable / better"})
-    map_weight: float = field(default=1.0, metadata={"help": "of the signed change map"})
-    hint_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "of the distance of <Diff> to the words in its place in `base`, for nano"
-        },
-    )
 
 
 class CompareStage(Stage):

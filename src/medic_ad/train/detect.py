@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,31 +12,8 @@ from medic_ad.model.detect import DetectOutput
 from medic_ad.train.draw import scan_batch
 from medic_ad.train.frozen import freeze_for
 from medic_ad.train.losses import answer_labels, hint_ids, hint_loss, mean, soft_dice
-from medic_ad.train.run import (
-    Draws,
-    LanguageArguments,
-    Stage,
-    adapt,
-    finish,
-    fit,
-    load_stage,
-    training_slices,
-)
-
-
-@dataclass
-class DetectArguments(LanguageArguments):
-    """Arguments of `medic-ad train detect`."""
-
-    steps: int = field(default=800, metadata={"help": "optimiser steps"})
-    pixel_weight: float = field(
-        default=1.0, metadata={"help": "of the pixel loss, where masks exist"}
-    )
-    image_weight: float = field(default=1.0, metadata={"help": "of the image loss"})
-    hint_weight: float = field(
-        default=0.0,
-        metadata={"help": "of the distance of <Ano> to the words in its place in `base`, for nano"},
-    )
+from medic_ad.train.run import Draws, Stage, adapt, finish, fit, load_stage, training_slices
+from medic_ad.train.settings import DetectArguments
 
 
 class DetectStage(Stage):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,27 +10,10 @@ from monai.losses import DiceFocalLoss
 from medic_ad.train.draw import scan_batch
 from medic_ad.train.frozen import freeze_for
 from medic_ad.train.losses import soft_dice
-from medic_ad.train.run import (
-    Draws,
-    Stage,
-    StageArguments,
-    finish,
-    fit,
-    load_stage,
-    training_slices,
-)
+from medic_ad.train.run import Draws, Stage, finish, fit, load_stage, training_slices
+from medic_ad.train.settings import ExplainArguments
 
 SWAPPED = 0.125  # share of the scans also shown with the <Ano> of their lesion-free twin
-
-
-@dataclass
-class ExplainArguments(StageArguments):
-    """Arguments of `medic-ad train explain`."""
-
-    steps: int = field(default=5800, metadata={"help": "optimiser steps"})
-    swap_weight: float = field(
-        default=0.3, metadata={"help": "of the map's mean inside a lesion that <Ano> denies"}
-    )
 
 
 class ExplainStage(Stage):

@@ -9,7 +9,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,14 @@ from transformers.trainer_utils import get_last_checkpoint
 from medic_ad import __version__
 from medic_ad.data.sample import Sample, read_info, read_samples
 from medic_ad.errors import DataError, ModelError
-from medic_ad.load import ATTENTION, find_checkpoint, load_checkpoint
+from medic_ad.load import load_checkpoint
 from medic_ad.model.adapters import add_adapters
 from medic_ad.model.pixel import arrange
+from medic_ad.models import find_checkpoint
 from medic_ad.train.draw import Slices
 from medic_ad.train.frozen import digest, hash_frozen
 from medic_ad.train.render import render
+from medic_ad.train.settings import LanguageArguments, StageArguments, processes
 from medic_ad.train.shards import FSDP, make_divisible, state_to_save
 from medic_ad.train.trainer import Budget, StageTrainer
 
@@ -37,86 +38,6 @@ UNDIVIDED = (
     "expected several GPUs for --fsdp, found none that accelerate divides weights among; start it "
     "with torchrun on a machine with GPUs, or leave --fsdp out"
 )
-
-
-@dataclass
-class StageArguments:
-    """Arguments that every stage has; a stage's own dataclass adds its own and its defaults."""
-
-    data: str = field(metadata={"help": "Parquet file of samples, from `medic-ad data prepare`"})
-    out: str = field(metadata={"help": "folder that the stage's weights are written to"})
-    model: str = field(
-        default="", metadata={"help": "folder of the stage before, or a base checkpoint"}
-    )
-    steps: int = field(default=1000, metadata={"help": "optimiser steps"})
-    batch: int = field(default=16, metadata={"help": "scans or pairs a step"})
-    learning_rate: float = field(
-        default=1e-3, metadata={"help": "peak, after warm-up, then cosine"}
-    )
-    weight_decay: float = field(default=0.05, metadata={"help": "AdamW's"})
-    seed: int = field(default=0, metadata={"help": "of weights, draws and augmentation"})
-    workers: int = field(default=1, metadata={"help": "processes that draw and augment"})
-    bf16: bool = field(default=True, metadata={"help": "bfloat16 autocast; weights stay float32"})
-    cache: str = field(default="build/cache", metadata={"help": "folder of rendered slices"})
-    save_steps: int = field(
-        default=250, metadata={"help": "steps between checkpoints to resume from"}
-    )
-    weights: str = field(
-        default="",
-        metadata={"help": "share of the draws per source; the others share the rest by size"},
-    )
-    exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
-    batches: int = field(
-        default=1, metadata={"help": "batches a step, shared out among the processes"}
-    )
-    fsdp: bool = field(
-        default=False,
-        metadata={"help": "divide the weights among the processes (FSDP2)"},
-    )
-    attention: str = field(
-        default="sdpa", metadata={"help": f"implementation of attention: {', '.join(ATTENTION)}"}
-    )
-    checkpointing: bool = field(
-        default=False,
-        metadata={"help": "compute activations of the language model again to save memory"},
-    )
-    cpu_seconds: float = field(
-        default=0.0,
-        metadata={"help": "processor seconds that end training before its steps do; 0 for none"},
-    )
-
-    def __post_init__(self) -> None:
-        if self.cpu_seconds and self.workers:
-            raise DataError(
-                f"expected --workers 0 with --cpu-seconds, got {self.workers}: the time of workers "
-                "is not counted; correct one of them"
-            )
-        for name in ("steps", "batch", "learning_rate", "save_steps", "batches"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise DataError(
-                    f"expected --{name.replace('_', '-')} above 0, got {value}; give another value"
-                )
-        if self.batches % processes():
-            raise DataError(
-                f"expected --batches as a multiple of the {processes()} processes, got "
-                f"{self.batches}; give a multiple"
-            )
-
-
-@dataclass
-class LanguageArguments(StageArguments):
-    """Arguments of the stages that the language model's loss takes part in."""
-
-    language_weight: float = field(default=1.0, metadata={"help": "of the language-model loss"})
-    lora: int = field(
-        default=0, metadata={"help": "rank of adapters trained in the language model; 0: none"}
-    )
-
-
-def processes() -> int:
-    """How many processes train together, as torchrun and accelerate launch say it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 class Draws(IterableDataset):

@@ -15,14 +15,16 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate, pixel_shuffle
 
-from medic_ad.load import find_checkpoint, load_checkpoint
+from medic_ad.load import load_checkpoint
 from medic_ad.model.modeling import MedicADForConditionalGeneration
+from medic_ad.models import find_checkpoint
 from medic_ad.processor import MedicADProcessor
 from medic_ad.train.base import LanguagePretraining, make_processor, template
 from medic_ad.train.draw import scan_batch
 from medic_ad.train.frozen import freeze
 from medic_ad.train.render import Rendered, render
-from medic_ad.train.run import Draws, Stage, StageArguments, finish, fit, split
+from medic_ad.train.run import Draws, Stage, finish, fit, split
+from medic_ad.train.settings import StageArguments
 
 HIDDEN = 0.6  # share of the patches that are to be drawn again
 

@@ -29,12 +29,14 @@ from medic_ad.evaluate.material.twins import Twins, make_twins
 from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.evaluate.predictions.store import Arrays, Store, code, digest
 from medic_ad.evaluate.predictions.sweep import as_image
-from medic_ad.load import Model, find_checkpoint, load_checkpoint
+from medic_ad.load import Model, load_checkpoint
+from medic_ad.models import find_checkpoint
 from medic_ad.processor import fit_square, grey_window
 from medic_ad.train import compare, detect, explain
 from medic_ad.train.draw import Slices
 from medic_ad.train.render import Rendered, render
-from medic_ad.train.run import StageArguments, finish, split
+from medic_ad.train.run import finish, split
+from medic_ad.train.settings import StageArguments
 
 if TYPE_CHECKING:  # the list of rows may change without a run being made anew
     from medic_ad.evaluate.ablations.rows import Row

@@ -19,10 +19,11 @@ from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.evaluate.predictions.store import Arrays
 from medic_ad.evaluate.predictions.table import file_of, slice_of
 from medic_ad.evaluate.resnet import ResNet
-from medic_ad.load import Model, find_checkpoint, load_model
+from medic_ad.load import Model, load_model
 from medic_ad.look import sweep
+from medic_ad.models import find_checkpoint
 from medic_ad.train import detect
-from medic_ad.train.run import StageArguments
+from medic_ad.train.settings import StageArguments
 
 
 @dataclass
