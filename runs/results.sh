@@ -35,7 +35,7 @@ part() { # NAME OUTPUT COMMAND...: a stage, unless ONLY leaves it out; its figur
         stage "$name" "$@"
     fi
     [[ $output == - ]] && return
-    done_as "$name" "$(stamp "$@")" || output= # figures of another command are not shown
+    done_as "$name" "$(stamp "$@")" "$(out_of "$@")" || output= # figures of another command are not shown
     PARTS+=("$name|$output|$*")
 }
 

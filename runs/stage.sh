@@ -30,32 +30,47 @@ stamp() { # COMMAND...: its words, and hashes of the tables, weights and figures
     [[ ${#inputs[@]} == 0 ]] || hashes "${inputs[@]}"
 }
 
-done_as() { # NAME STAMP: whether this very command finished before, on these very inputs
-    [[ -f $BUILD/$1.done && $(sed '$d' "$BUILD/$1.done") == "$2" ]]
+code() { # a hash of the package's source
+    cat $(find src/medic_ad -name '*.py' | LC_ALL=C sort) | hashes - | cut -c 1-16
 }
 
-stage() { # NAME COMMAND...: runs the command unless it finished before
-    local name=$1 start=$SECONDS now word before=
+out_of() { # COMMAND...: the file or folder that it writes, where it says one
+    local word before=
+    for word in "$@"; do
+        [[ $before == --out ]] && echo "$word"
+        before=$word
+    done
+    return 0
+}
+
+done_as() { # NAME STAMP OUT: whether this very command, on these very inputs, left what is there
+    [[ -f $BUILD/$1.done && $(sed '$d' "$BUILD/$1.done") == "$2" && (-z $3 || -e $3) ]]
+}
+
+stage() { # NAME COMMAND...: runs the command unless it finished before; other code needs REDO=1
+    local name=$1 start=$SECONDS now out code
     shift
-    now=$(stamp "$@")
-    if done_as "$name" "$now"; then
-        echo "== $name: done before"
-        return
+    now=$(stamp "$@") out=$(out_of "$@") code=$(code)
+    if done_as "$name" "$now" "$out"; then
+        if [[ $(tail -n 1 "$BUILD/$name.done") == *"code $code" ]]; then
+            echo "== $name: done before"
+            return
+        elif [[ -z ${REDO:-} ]]; then # a comment must not cost hours of training
+            echo "== $name: done before, made with other code; REDO=1 runs it again"
+            return
+        fi
     fi
     if [[ -f $BUILD/$name.done || (-f $BUILD/$name.begun && $(cat "$BUILD/$name.begun") != "$now") ]]; then
-        echo "== $name: its command, or what it reads, is another than before; it starts over"
+        echo "== $name: its command, what it reads or what it left is not as before; it starts over"
         rm -f "$BUILD/$name.done"
-        for word in "$@"; do # the state of another command is nothing to resume from
-            if [[ $before == --out && -d $word ]]; then
-                find "$word" \( -name checkpoints -o -name state.pt \) -prune -exec rm -rf {} +
-            fi
-            before=$word
-        done
+        if [[ -d $out ]]; then # the state of another command is nothing to resume from
+            find "$out" \( -name checkpoints -o -name state.pt \) -prune -exec rm -rf {} +
+        fi
     fi
     echo "== $name: $*"
     echo "$now" >"$BUILD/$name.begun"
     "$@"
-    { echo "$now" && echo "$((SECONDS - start)) s"; } >"$BUILD/$name.done"
+    { echo "$now" && echo "$((SECONDS - start)) s, code $code"; } >"$BUILD/$name.done"
     rm "$BUILD/$name.begun"
     tail -n 1 "$BUILD/$name.done"
 }

@@ -138,8 +138,9 @@ def test_weights_that_change_under_a_node_end_it_once_and_keep_its_jobs(
     assert [line["event"] for line in node.log()][-4:] == [
         "worker ended", said, "worker ended", "node stopped"
     ]  # fmt: skip
-    *_, last = node.log_file.read_text().splitlines()
-    assert "expected the weights of" in last and "start the node again" in last
+    lines = node.log_file.read_text().splitlines()
+    [sentence] = [line for line in lines if line.startswith("medic-ad: ")]
+    assert "expected the weights of" in sentence and "start the node again" in sentence
     kept = Queue(folder / "node.db", "other weights")
     kept.recover()  # as the next start does
     assert kept.counts()["waiting"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from medic_ad.finding import Change, find
 from medic_ad.image import SMALL_SIDE_PX
 from medic_ad.report import Report
 from medic_ad.report.document import document
-from medic_ad.report.rules import NO_PLACE, due_warnings
+from medic_ad.report.rules import NO_PLACE, NOT_OF_VOLUMES, due_warnings
 from medic_ad.study import Study
 
 NOT_COMPARABLE = Change("not_comparable", None, None, reason="The prior overlaps by 10 %.")
@@ -135,6 +136,14 @@ def test_out_of_scope_with_a_prior_is_not_comparable() -> None:
     study = Study(make_image(), priors=(make_prior(),))
     report = out_of_scope_report(study=study, change=NOT_COMPARABLE)
     assert report.change is NOT_COMPARABLE
+
+
+def test_a_volume_says_that_its_score_is_that_of_slices() -> None:
+    shape = (12, 96, 120)
+    volume = make_report(image=make_image(shape), heatmap=blob(shape))
+    assert NOT_OF_VOLUMES in volume.warnings and NOT_OF_VOLUMES not in make_report().warnings
+    with pytest.raises(MedicADError, match="not on whole volumes"):
+        dataclasses.replace(volume, warnings=())
 
 
 def test_notes_of_the_study_become_warnings() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -108,3 +109,30 @@ def test_an_interrupted_stage_keeps_its_checkpoints(tmp_path) -> None:
     said, commands = cases.run("chest.sh", tmp_path)
     assert commands[0][:2] == ["train", "explain"] and left.exists()
     assert "explain: its command" not in said
+
+
+@needs_bash
+def test_a_stage_whose_output_is_gone_runs_again(tmp_path) -> None:
+    cases.run("chest.sh", tmp_path)
+    shutil.rmtree(tmp_path / "build" / "explain")
+    said, commands = cases.run("chest.sh", tmp_path)
+    # what stands on it has the weights of another call of the stand-in
+    assert [words[:2] for words in commands][0] == ["train", "explain"]
+    assert "explain: its command, what it reads or what it left is not as before" in said
+    assert "detect: done before\n" in said
+
+
+@needs_bash
+def test_a_stage_made_with_other_code_says_so_and_runs_again_when_told_to(tmp_path) -> None:
+    cases.run("chest.sh", tmp_path)
+    done = tmp_path / "build" / "detect.done"
+    *stamp, last = done.read_text().splitlines()
+    time_and_code = re.fullmatch(r"\d+ s, code ([0-9a-f]{16})", last)
+    assert time_and_code is not None
+    done.write_text("\n".join([*stamp, last.replace(time_and_code[1], "0" * 16)]) + "\n")
+    said, commands = cases.run("chest.sh", tmp_path)
+    assert commands == [] and said.count("made with other code; REDO=1") == 1
+    said, commands = cases.run("chest.sh", tmp_path, REDO="1")
+    assert commands[0][:2] == ["train", "detect"] and "base: done before\n" in said
+    said, commands = cases.run("chest.sh", tmp_path)
+    assert commands == [] and "other code" not in said

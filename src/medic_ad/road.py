@@ -41,7 +41,7 @@ class Scan:
     Attributes:
         entry: index of the scope entry, `None` out of scope.
         distance, limit: of the gate.
-        score: calibrated probability; NaN out of scope.
+        score: calibrated probability; of a volume that of its highest slices; NaN out of scope.
         heatmap: float32 on the image's grid; NaN where not looked, or out of scope.
         key: look at the one slice that the text is about, of the highest calibrated logit; `None`
             out of scope.

@@ -26,7 +26,8 @@ class Report:
     """One read of one study. The constructor refuses fields that contradict each other.
 
     Attributes:
-        score: Calibrated probability of an anomaly in [0, 1]; NaN out of scope.
+        score: Calibrated probability of an anomaly in [0, 1]; NaN out of scope. Of a volume it is
+            made of its highest slices by the calibration of slices, and a warning says so.
         decision: abnormal, normal, uncertain or out_of_scope; the score alone makes it.
         heatmap: float32 probabilities on the grid of the current image, (H, W) or (D, H, W);
             NaN where the model did not look. Kept read-only.

@@ -27,6 +27,10 @@ NOT_MEASURED = (
 NO_PLACE = (
     "No place found: the score says abnormal, but no region of the map reaches its threshold."
 )
+NOT_OF_VOLUMES = (
+    "The score was calibrated on single slices, not on whole volumes: of a volume it is the mean "
+    "of its highest slices, which leans towards abnormal."
+)
 
 
 def due_warnings(
@@ -43,6 +47,8 @@ def due_warnings(
     due = []
     if decision == "abnormal" and not findings:
         due.append(NO_PLACE)
+    if study.image.is_volume and decision != "out_of_scope":
+        due.append(NOT_OF_VOLUMES)
     notes = list(study.notes)
     if study.priors and not study.identity_verified and not any(NOT_VERIFIED in n for n in notes):
         notes.append(f"{NOT_VERIFIED}: the order given holds")
