@@ -37,9 +37,7 @@ class Attention(nn.MultiheadAttention):
         weight, bias, dim = self.in_proj_weight, self.in_proj_bias, self.embed_dim
         query = linear(x, weight[:dim], bias[:dim])
         key, value = linear(memory, weight[dim:], bias[dim:]).chunk(2, -1)
-        heads = (
-            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (query, key, value)
-        )
+        heads = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (query, key, value))
         return self.out_proj(scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
 
 
