@@ -28,6 +28,7 @@ from medic_ad.models import MODELS
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja"]  # weights, settings, tokenizer
 UNLOADABLE = (
     OSError,
     ValueError,
@@ -70,8 +71,8 @@ class Model:
         return self.network.device
 
 
-def find_checkpoint(name_or_path: str | Path, hub: bool = False) -> str | Path:
-    """The folder of a named model, or the folder itself; with `hub` also a name `owner/model`.
+def find_checkpoint(name_or_path: str | Path) -> str | Path:
+    """The folder of a named model, the folder itself, or a name `owner/model` on the Hub.
 
     Raises:
         ModelError: there is no such model, with the near names.
@@ -80,13 +81,25 @@ def find_checkpoint(name_or_path: str | Path, hub: bool = False) -> str | Path:
     folder = MODELS[name].path if name in MODELS else Path(name)
     if (folder / "config.json").is_file():
         return folder
-    if hub and HUB_NAME.fullmatch(name) and not Path(name).parent.exists():
+    if HUB_NAME.fullmatch(name) and not Path(name).parent.exists():
         return name
     near = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(MODELS)}"
     raise ModelError(
         f"expected the name of a model or a folder with config.json, got {name!r}; {hint}"
     )
+
+
+def checkpoint_folder(found: str | Path) -> Path:
+    """The folder of what `find_checkpoint` gives; of the Hub fetched into its cache.
+
+    Raises:
+        ModelError: the Hub has no such model, or cannot be reached.
+    """
+    if isinstance(found, Path):
+        return found
+    with one_sentence(found):
+        return Path(snapshot_download(found, allow_patterns=HUB_FILES))
 
 
 def check_config(path: str | Path) -> str:
@@ -295,12 +308,9 @@ def load_model(
     """
     picked = pick_device(device)
     info = MODELS.get(name_or_path)
-    found = find_checkpoint(name_or_path, hub=True)
+    found = find_checkpoint(name_or_path)
     network, processor = load_checkpoint(found, attention)
-    # of the Hub what was just loaded lies in its cache
-    folder = (
-        found if isinstance(found, Path) else Path(snapshot_download(found, local_files_only=True))
-    )
+    folder = checkpoint_folder(found)
     network.eval().to(picked)
     arrange(network, torch.channels_last)
     network.requires_grad_(False)

@@ -103,7 +103,7 @@ def find_config(name: str) -> MedicADConfig:
     """
     if name in PRESETS:
         return preset_config(name)
-    path = find_checkpoint(name, hub=True)
+    path = find_checkpoint(name)
     with one_sentence(path):
         if check_config(path) == MedicADConfig.model_type:
             return MedicADConfig.from_pretrained(path)
