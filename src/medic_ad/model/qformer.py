@@ -29,7 +29,7 @@ def sincos_positions(h: int, w: int, dim: int, device, dtype) -> torch.Tensor:
 class Attention(nn.MultiheadAttention):
     """torch's layer with the same parameters, without its copies for another order of the axes.
 
-    With few queries those took longer than the products (docs/decisions-speed.md).
+    Those count where queries are few (docs/decisions-speed.md).
     """
 
     def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
