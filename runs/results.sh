@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Makes docs/results.md: published tables, folds, baselines from scratch, ablations, by commands.
+# Makes docs/results.md: published tables, folds, baselines, ablations, volumes, by commands.
 #
 #   runs/results.sh [ROOT]     ROOT holds the data sets under their names (default ../shared/data)
 #
 # Expected on 2 CPU cores for nano: tables 2 min, rendering 5, folds 35 a set (three sets), the
-# paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its figures 1, ablations 60:
-# some three and a half hours. A stage that is done is skipped, one that was interrupted goes on
-# where it stopped, and one whose command, tables or weights have changed is run again; remove
-# build/results to start all over.
+# paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its figures 1, ablations 50,
+# registration 10, lesions 30, chest 2: some four hours. A stage that is done is skipped, one that
+# was interrupted goes on where it stopped, and one whose command, tables or weights have changed is
+# run again; remove build/results to start all over.
 #
 # MODEL names other weights, TRAINING the table that they were trained on (made for nano when
 # empty), ONLY the stages to run, by their names: ONLY="folds-covid_ct paper" runs/results.sh
+# CHEST names the weights of the chest, which runs/chest.sh makes in a run of its own.
 # BUILD and RESULTS name other places than the defaults below. What was not run is said in the text.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,6 +21,7 @@ MODEL=${MODEL:-nano}
 BUILD=${BUILD:-build/results}
 RESULTS=${RESULTS:-docs/results.md}
 ONLY=${ONLY:-}
+CHEST=${CHEST:-build/chest/nano-chest}
 SETS=(brain_mri_253 head_ct covid_ct) # of the paper, as far as they are at hand
 CACHE=$BUILD/cache
 OWN=$BUILD/tables/nano.parquet
@@ -28,47 +30,61 @@ WEIGHTS=ms_cross_sectional=0.15,mni152=0.08 # share of the draws per source, as 
 . runs/stage.sh
 PARTS=()
 
-part() { # NAME OUTPUT COMMAND...: a stage, unless ONLY leaves it out; its figures go into the text
-    local name=$1 output=$2
-    shift 2
-    if [[ -z $ONLY || " $ONLY " == *" $name "* ]]; then
-        stage "$name" "$@"
-    fi
-    [[ $output == - ]] && return
-    done_as "$name" "$(stamp "$@")" || output= # figures of another command are not shown
-    PARTS+=("$name|$output|$*")
+wanted() { # NAME: whether ONLY does not leave it out
+    [[ -z $ONLY || " $ONLY " == *" $1 "* ]]
 }
 
+part() { # NAME PAGE COMMAND...: a stage, unless ONLY leaves it out; its page goes into the text
+    local name=$1 page=$2
+    shift 2
+    if wanted "$name"; then
+        stage "$name" "$@"
+    fi
+    [[ $page == - ]] && return
+    done_as "$name" "$(stamp "$@")" || page= # figures of another command are not shown
+    PARTS+=("$name|$page|${*//$ROOT/ROOT}")
+}
+
+if wanted chest && [[ ! -d $CHEST ]]; then
+    echo "expected weights in $CHEST; make them by runs/chest.sh, or leave chest out with ONLY" >&2
+    exit 2
+fi
 for name in nano "${SETS[@]}"; do
     part "table-$name" - medic-ad data prepare "$name" --root "$ROOT" --out "$BUILD/tables"
 done
 for name in "${SETS[@]}"; do
-    part "folds-$name" "folds/$name/folds" medic-ad evaluate folds --model "$MODEL" \
+    part "folds-$name" "folds/$name/folds/figures.md" medic-ad evaluate folds --model "$MODEL" \
         --data "$BUILD/tables/$name.parquet" --out "$BUILD/folds/$name" --cache "$CACHE"
 done
-part paper paper/paper medic-ad evaluate paper --model "$MODEL" --training "$TRAINING" \
+part paper paper/paper/figures.md medic-ad evaluate paper --model "$MODEL" --training "$TRAINING" \
     --data "$(printf ",$BUILD/tables/%s.parquet" "${SETS[@]}" | cut -c 2-)" \
     --folds "$BUILD/folds" --out "$BUILD/paper"
 part resnet - medic-ad evaluate resnet --data "$BUILD/tables/covid_ct.parquet" \
     --out "$BUILD/resnet" --cache "$CACHE"
-part detect detect/detect medic-ad evaluate detect --model "$MODEL" --resnet "$BUILD/resnet" \
+part detect detect/detect/figures.md medic-ad evaluate detect --model "$MODEL" --resnet "$BUILD/resnet" \
     --data "$BUILD/tables/covid_ct.parquet" --out "$BUILD/detect"
 part unet - medic-ad evaluate unet --data "$OWN" --out "$BUILD/unet" --cache "$CACHE" \
     --weights "$WEIGHTS" --source brain_tumour_cheng
-part localise localise/localise medic-ad evaluate localise --model "$MODEL" --unet "$BUILD/unet" \
+part localise localise/localise/figures.md medic-ad evaluate localise --model "$MODEL" --unet "$BUILD/unet" \
     --data "$OWN" --out "$BUILD/localise"
-part ablations ablations/ablations medic-ad evaluate ablations --model "$MODEL" --data "$OWN" \
-    --out "$BUILD/ablations" --cache "$CACHE" --weights "$WEIGHTS"
+part ablations ablations/ablations/figures.md medic-ad evaluate ablations --model "$MODEL" --data "$OWN" \
+    --out "$BUILD/ablations" --cache "$CACHE" --weights "$WEIGHTS" --cpu-seconds 60
+part registration volumes/registration.md medic-ad evaluate registration --data-root "$ROOT" \
+    --out "$BUILD/volumes"
+part lesions volumes/lesions.md medic-ad evaluate lesions --model "$MODEL" --data-root "$ROOT" \
+    --out "$BUILD/volumes"
+part chest volumes/chest.md medic-ad evaluate chest --model "$CHEST" --data-root "$ROOT" \
+    --out "$BUILD/volumes"
 
 { # the text is written whole: every line between two markers comes from the command named in them
     echo "# Results"
     echo
-    echo "Written by runs/results.sh; nothing here is typed by hand."
+    echo "Written by runs/results.sh; nothing here is typed by hand. ROOT is the folder of the data sets."
     for part in "${PARTS[@]}"; do
-        IFS='|' read -r name output command <<<"$part"
+        IFS='|' read -r name page command <<<"$part"
         printf '\n<!-- %s: begin; %s -->\n\n' "$name" "$command"
-        if [[ -n $output ]]; then
-            cat "$BUILD/$output/figures.md"
+        if [[ -n $page ]]; then
+            cat "$BUILD/$page"
         else
             printf 'Not made yet: ONLY=%s runs/results.sh\n' "$name"
         fi

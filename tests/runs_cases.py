@@ -32,6 +32,9 @@ elif words[0] in ("train", "calibrate") or words[1] in ("resnet", "unet"):
     (out / "a.run.json").write_text(made)
     (out / "model.safetensors").write_text(made)
     (out / "checkpoints").mkdir(exist_ok=True)
+elif words[0] == "evaluate" and words[1] in ("registration", "lesions", "chest"):
+    out.mkdir(parents=True, exist_ok=True)
+    (out / (words[1] + ".md")).write_text("## figures of " + words[1] + "\\n")
 elif words[0] == "evaluate":
     folder = out / words[1]
     folder.mkdir(parents=True, exist_ok=True)
