@@ -71,7 +71,7 @@ def waiting(model: Model, paths: list[Path]) -> dict[str, float]:
     """
     disk, fit = Watch(), Watch()
     plain = look.fit_square
-    look.fit_square = fit.over(plain)  # type: ignore[assignment]
+    look.fit_square = fit.over(plain)
     start = time.perf_counter()
     try:
         for _, study in ahead(paths, lambda path: read_study(path, None, *KIND)):

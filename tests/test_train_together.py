@@ -58,7 +58,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     tiny.processor().save_pretrained(root / "untrained")
     tiny.network().to(torch.bfloat16).save_pretrained(root / "half")  # as 7B is published
     tiny.processor().save_pretrained(root / "half")
-    half = {"model": str(root / "half"), "bf16": True, "steps": 8}
+    half: dict[str, Any] = {"model": str(root / "half"), "bf16": True, "steps": 8}
 
     def job(name: str, stage: str = "detect", killed_at: int = 0, lopsided: bool = False,
             **own: Any) -> Job:  # fmt: skip

@@ -87,8 +87,8 @@ def run_batch(
     """
     folder = Folder.at(batch.out)
     found = find_checkpoint(batch.model)
-    folder_of_its_own = isinstance(found, Path) and batch.model not in MODELS
-    model = str(found.absolute()) if folder_of_its_own else batch.model
+    named = batch.model in MODELS or not isinstance(found, Path)
+    model = batch.model if named else str(Path(found).absolute())
     run = Run(model, weights_sha256(checkpoint_folder(found)), batch.shard)
     table = studies_at(batch.inputs, batch.modality, batch.body_part)
     write_manifest(table, folder, run)
