@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,24 +14,40 @@ import pytest
 from batch_cases import arguments, pictures, results
 
 from medic_ad.batch.run import run_batch
+from medic_ad.errors import BatchError
+from medic_ad.models import MODELS
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
 STUDIES = 10
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 10**8}
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator:
     """A head without room for actors, and two nodes with room for one each."""
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_enable_metrics_collection", "0")
+    settings = pytest.MonkeyPatch()
+    settings.setenv("RAY_enable_metrics_collection", "0")
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [made.add_node(**NODE) for _ in range(2)]
     ray.init(made.address, log_to_driver=False)
     yield made, nodes
     ray.shutdown()
     made.shutdown()
+    settings.undo()
+
+
+def test_what_stops_a_worker_is_one_sentence_here(cluster, tmp_path: Path) -> None:
+    pictures(tmp_path / "in", 2)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    shutil.copy(MODELS["nano"].path / "config.json", broken)
+    (broken / "model.safetensors").write_text("no tensors")
+    order = arguments(tmp_path / "in", tmp_path / "out", engine="ray", model=str(broken))
+    with pytest.raises(BatchError, match=f"expected a checkpoint that loads in {broken}, but: "):
+        run_batch(order)
+    assert not (tmp_path / "out" / "results").exists()
 
 
 def test_a_lost_node_costs_no_study_and_doubles_none(cluster, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -49,6 +51,22 @@ def test_throughput_counts_an_image_without_an_answer_of_success_as_an_error(
     monkeypatch.setattr(module, "make_images", without_series(module.make_images))
     figures = module.main(images=4, associations=2, rounds=1)
     assert (figures["unanswered"], figures["lost"]) == (4, 0) and module.wrong(figures)
+
+
+@pytest.mark.parametrize(
+    ("disk", "work", "least", "most"),
+    [(0.06, 0.02, 0.5, 0.85), (0.01, 0.06, 0, 0.2)],  # waits for 2 / 3 of the time; for the first
+    ids=["slow disk", "slow model"],
+)
+def test_the_model_waits_for_what_is_not_read_ahead_in_time(
+    monkeypatch: pytest.MonkeyPatch, disk: float, work: float, least: float, most: float
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    batch: Any = importlib.import_module("batch")
+    monkeypatch.setattr(batch, "read_study", lambda *_: time.sleep(disk))
+    monkeypatch.setattr(batch, "read", lambda *_: time.sleep(work))
+    shares = batch.waiting(None, [Path(str(n)) for n in range(12)])
+    assert least <= shares["disk"] <= most and shares["fit"] == 0
 
 
 def without_series(make: Callable[[Path, int], list[Path]]) -> Callable[[Path, int], list[Path]]:

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
 from PIL import Image as Picture
 
+from medic_ad.batch.manifest import RUN
 from medic_ad.errors import ModelError
 from medic_ad.load import load_checkpoint, load_model
 from medic_ad.models import weights_sha256
@@ -21,9 +23,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SCRIPT = """
 import json, sys
 import torch
+from medic_ad.batch.run import BatchArguments, run_batch
 from medic_ad.errors import ModelError
 from medic_ad.load import load_model
 from medic_ad.memory import find_config
+from medic_ad.models import checkpoint_folder
 from medic_ad import read, read_study
 
 def refused(call, *given):
@@ -42,6 +46,8 @@ print(json.dumps({
     "load": refused(load_model, absent, "cpu"),
     "memory": refused(find_config, absent),
     "read": refused(read, read_study(sys.argv[1]), model),
+    "fetch": refused(checkpoint_folder, absent),
+    "batch": refused(run_batch, BatchArguments(sys.argv[1], sys.argv[2], model=there)),
 }))
 """
 
@@ -57,7 +63,7 @@ def test_a_name_on_the_hub_loads_from_its_cache_and_offline_is_one_sentence(
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(COMMIT)
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(picture)],
+        [sys.executable, "-c", SCRIPT, str(picture), str(tmp_path / "out")],
         env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -67,10 +73,14 @@ def test_a_name_on_the_hub_loads_from_its_cache_and_offline_is_one_sentence(
     assert said["sha256"] == weights_sha256(folder)
     assert torch.equal(torch.tensor(said["row"]), tensors["lm_head.weight"][7])
     assert said["width"] == tiny.PUBLISHED_CONFIG["hidden_size"]
-    for name in ("load", "memory"):
+    for name in ("load", "memory", "fetch"):
         assert said[name].startswith("expected a checkpoint that loads in someone/Absent-7B, but: ")
         assert said[name].endswith("and a processor") and "\n" not in said[name]
-    assert said["read"].startswith("expected calibrated weights")
+    for name in ("read", "batch"):
+        assert said[name].startswith("expected calibrated weights")
+    kept = pq.read_schema(tmp_path / "out" / "manifest.parquet").metadata[RUN]
+    assert json.loads(kept)["model"] == "someone/There-7B"  # a worker finds it by its name
+    assert json.loads(kept)["weights_sha256"] == said["sha256"]
 
 
 def test_flash_attention_is_refused_for_weights_in_float32(

@@ -51,11 +51,12 @@ def test_folded_system_tokens_equal_the_unfolded_attention() -> None:
     compared = 0
     for seed in range(4):
         stage, (taps, _) = detector(seed), random_taps(seed=seed)
-        folded = stage.system_logits(taps.movedim(2, -1).unbind(1))
+        levels = taps.movedim(2, -1).unbind(1)
+        folded = stage.system_logits(levels, stage.scales(levels))
         assert folded.shape == (2, 2, 2, 6, 8)
         for level in range(2):
             queries = stage.query[level](stage.system_tokens)  # (2, 24)
-            keys = stage.key[level](taps[:, level].movedim(1, -1))  # (B, h, w, 24)
+            keys = stage.key[level](stage.norms[level](levels[level]))  # (B, h, w, 24)
             scores = torch.einsum("kd,bhwd->bkhw", queries, keys) / 24**0.5
             scores = scores + stage.bias[level][:, None, None]
             assert torch.allclose(folded[:, level], scores, atol=1e-5)

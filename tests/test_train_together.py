@@ -56,6 +56,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     data = tiny.table(root / "data")
     tiny.network().save_pretrained(root / "untrained")
     tiny.processor().save_pretrained(root / "untrained")
+    tiny.network().to(torch.bfloat16).save_pretrained(root / "half")  # as 7B is published
+    tiny.processor().save_pretrained(root / "half")
+    half: dict[str, Any] = {"model": str(root / "half"), "bf16": True, "steps": 8}
 
     def job(name: str, stage: str = "detect", killed_at: int = 0, lopsided: bool = False,
             **own: Any) -> Job:  # fmt: skip
@@ -70,6 +73,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         job("one-lopsided", lopsided=True, hint_weight=1.0),
         job("one-compare", "compare", lopsided=True),
         job("one-then-two", killed_at=dies),
+        job("one-half", **half),
+        job("other-half", seed=1, **half),
     ):
         alone.run()
     printed = launch(
@@ -84,6 +89,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             # last: accelerate divides the weights of every run after the first that did
             job("fsdp", lopsided=True, hint_weight=1.0, fsdp=True),
             job("fsdp-two-then-one", killed_at=SAVED + 2, fsdp=True),
+            job("fsdp-half", fsdp=True, **half),
         ],
     )
     job("two-then-one").run()
@@ -91,14 +97,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(root, printed)
 
 
-def distance(runs: Runs, first: str, second: str) -> float:
+def distance(runs: Runs, first: str, second: str, begun: str = "untrained") -> float:
     """How far two runs end from one another, over the way that the first went."""
-    start, a, b = (runs.weights(name) for name in ("untrained", first, second))
+    start, a, b = (runs.weights(name) for name in (begun, first, second))
     trained = [k for k in a if not torch.equal(a[k].nan_to_num(), start[k].nan_to_num())]
     assert len(trained) > 30 and set(a) == set(b)
     assert all(a[k].shape == b[k].shape and a[k].dtype == b[k].dtype for k in a)
-    apart = sum(float((a[k] - b[k]).pow(2).sum()) for k in trained)
-    way = sum(float((a[k] - start[k]).pow(2).sum()) for k in trained)
+    apart = sum(float((a[k].double() - b[k].double()).pow(2).sum()) for k in trained)
+    way = sum(float((a[k].double() - start[k].double()).pow(2).sum()) for k in trained)
     return (apart / way) ** 0.5
 
 
@@ -126,6 +132,16 @@ def test_processes_together_learn_what_one_learns(runs: Runs, first: str, second
     assert distance(runs, first, second) < 0.01
 
 
+def test_weights_in_bfloat16_are_divided_and_learn_what_one_process_learns(runs: Runs) -> None:
+    """FSDP2 computes all of it in bfloat16, autocast on one process keeps the losses in float32."""
+    alone, divided = runs.record("one-half"), runs.record("fsdp-half")
+    assert divided["distribution"] == "FSDP" and divided["dtype"] == "bfloat16"
+    assert divided["final_loss"] == pytest.approx(alone["final_loss"], rel=0.05)
+    assert distance(runs, "one-half", "fsdp-half", "half") < 0.2
+    assert distance(runs, "one-half", "other-half", "half") > 0.5
+    assert divided["frozen"] == alone["frozen"] != runs.record("one")["frozen"]
+
+
 def test_another_seed_ends_elsewhere(runs: Runs) -> None:
     assert distance(runs, "one", "other") > 0.3
 
@@ -149,7 +165,7 @@ def test_a_record_says_who_trained_and_proves_the_freezing(
 
 def test_only_the_first_process_writes(runs: Runs) -> None:
     writes = [line for line in runs.printed.splitlines() if line.endswith(".run.json")]
-    assert len(writes) == 5  # the two that died have none
+    assert len(writes) == 6  # the two that died have none
     assert all(line.startswith("process 0 ") for line in writes)
     for name in ("ddp", "fsdp"):
         assert len(list((runs.root / name).rglob("events.out.tfevents*"))) == 1

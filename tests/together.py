@@ -91,6 +91,8 @@ def divide_on_cpu() -> None:
     def init(self: Any, *args: Any, fsdp_plugin: Any = None, **own: Any) -> None:
         real(self, *args, fsdp_plugin=fsdp_plugin, **own)
         if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            if self._mixed_precision != "no":
+                fsdp_plugin.set_mixed_precision(self._mixed_precision)  # as it does for a GPU
             self.fsdp_plugin = fsdp_plugin
             self.distributed_type = DistributedType.FSDP
             PartialState._shared_state["distributed_type"] = DistributedType.FSDP

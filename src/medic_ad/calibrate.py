@@ -44,7 +44,7 @@ class CalibrateArguments:
     """Arguments of `medic-ad calibrate`."""
 
     data: str = field(metadata={"help": "Parquet file of samples, from `medic-ad data prepare`"})
-    model: str = field(metadata={"help": "folder of the trained weights"})
+    model: str = field(metadata={"help": "folder of the trained weights, or owner/model"})
     out: str = field(metadata={"help": "folder that the calibrated weights are written to"})
     scope: str = field(
         default="",

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import is_flash_attn_2_available
 from transformers.utils.logging import set_tqdm_hook
@@ -21,19 +18,16 @@ from medic_ad.errors import ModelError
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration, refuse_unfit_keys
 from medic_ad.model.pixel import arrange
-from medic_ad.models import ATTENTION, MODELS, find_checkpoint, weights_sha256
+from medic_ad.models import (
+    ATTENTION,
+    MODELS,
+    checkpoint_folder,
+    find_checkpoint,
+    one_sentence,
+    weights_sha256,
+)
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
 
-UNLOADABLE = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    AttributeError,
-    TypeError,
-    SafetensorError,
-    HFValidationError,
-)
 DEVICES = ("cpu", "cuda", "mps")
 
 
@@ -113,19 +107,6 @@ def unreported() -> Iterator[None]:
     finally:
         set_tqdm_hook(before)
         logger.removeFilter(other)
-
-
-@contextmanager
-def one_sentence(path: str | Path) -> Iterator[None]:
-    """What the libraries say of a checkpoint that does not load, as a `ModelError`."""
-    try:
-        yield
-    except UNLOADABLE as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ModelError(
-            f"expected a checkpoint that loads in {path}, but: {first}; give a folder with "
-            "config.json, safetensors that fit it, and a processor"
-        ) from error
 
 
 def check_attention(name: str) -> None:
@@ -262,12 +243,9 @@ def load_model(
     """
     picked = pick_device(device)
     info = MODELS.get(name_or_path)
-    found = find_checkpoint(name_or_path, hub=True)
+    found = find_checkpoint(name_or_path)
     network, processor = load_checkpoint(found, attention)
-    # of the Hub what was just loaded lies in its cache
-    folder = (
-        found if isinstance(found, Path) else Path(snapshot_download(found, local_files_only=True))
-    )
+    folder = checkpoint_folder(found)
     network.eval().to(picked)
     arrange(network, torch.channels_last)
     network.requires_grad_(False)

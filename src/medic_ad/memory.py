@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, AutoConfig
 
-from medic_ad.load import check_config, one_sentence
+from medic_ad.load import check_config
 from medic_ad.model.compare import Date
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 from medic_ad.model.presets import PRESETS, preset_config
-from medic_ad.models import find_checkpoint
+from medic_ad.models import find_checkpoint, one_sentence
 from medic_ad.train.frozen import TRAINED, freeze_for
 
 WORDS = 64  # tokens of chat, question and answer beside the image's and the stages'
@@ -105,7 +105,7 @@ def find_config(name: str) -> MedicADConfig:
     """
     if name in PRESETS:
         return preset_config(name)
-    path = find_checkpoint(name, hub=True)
+    path = find_checkpoint(name)
     with one_sentence(path):
         if check_config(path) == MedicADConfig.model_type:
             return MedicADConfig.from_pretrained(path)

@@ -5,13 +5,27 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from medic_ad.errors import ModelError
 
 WEIGHTS = Path(__file__).parent / "weights"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja"]  # weights, settings, tokenizer
+UNLOADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    SafetensorError,
+)
 ATTENTION = ("sdpa", "flash_attention_2", "eager")
 
 
@@ -42,8 +56,8 @@ MODELS: dict[str, ModelInfo] = {
 }
 
 
-def find_checkpoint(name_or_path: str | Path, hub: bool = False) -> str | Path:
-    """The folder of a named model, or the folder itself; with `hub` also a name `owner/model`.
+def find_checkpoint(name_or_path: str | Path) -> str | Path:
+    """The folder of a named model, the folder itself, or a name `owner/model` on the Hub.
 
     Raises:
         ModelError: there is no such model, with the near names.
@@ -52,13 +66,40 @@ def find_checkpoint(name_or_path: str | Path, hub: bool = False) -> str | Path:
     folder = MODELS[name].path if name in MODELS else Path(name)
     if (folder / "config.json").is_file():
         return folder
-    if hub and HUB_NAME.fullmatch(name) and not Path(name).parent.exists():
+    if HUB_NAME.fullmatch(name) and not Path(name).parent.exists():
         return name
     near = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(MODELS)}"
     raise ModelError(
         f"expected the name of a model or a folder with config.json, got {name!r}; {hint}"
     )
+
+
+@contextmanager
+def one_sentence(path: str | Path) -> Iterator[None]:
+    """What the libraries say of a checkpoint that does not load, as a `ModelError`."""
+    try:
+        yield
+    except UNLOADABLE as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelError(
+            f"expected a checkpoint that loads in {path}, but: {first}; give a folder with "
+            "config.json, safetensors that fit it, and a processor"
+        ) from error
+
+
+def checkpoint_folder(found: str | Path) -> Path:
+    """The folder of what `find_checkpoint` gives; of the Hub fetched into its cache.
+
+    Raises:
+        ModelError: the Hub has no such model, or cannot be reached.
+    """
+    if isinstance(found, Path):
+        return found
+    from huggingface_hub import snapshot_download  # slow to import, and needed for the Hub alone
+
+    with one_sentence(found):
+        return Path(snapshot_download(found, allow_patterns=HUB_FILES))
 
 
 def weights_sha256(folder: Path) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from medic_ad.batch.files import Folder
 from medic_ad.batch.manifest import RESULTS, Run, shard_at
-from medic_ad.batch.shard import read_shard
-from medic_ad.errors import BatchError
+from medic_ad.batch.shard import OUT_OF_MEMORY, read_shard
+from medic_ad.errors import BatchError, MedicADError
 from medic_ad.load import load_model
 
 
@@ -48,6 +48,31 @@ class Reader:
         if not self.folder.has(f"{RESULTS}/{shard.name}"):
             read_shard(shard, self.job.run, self.model, self.folder)
         return {"studies": [len(shard.rows)]}
+
+
+class Actor:
+    """A `Reader` in a process of Ray; what ends the run is a row, as Ray would hand on a traceback.
+
+    The reader is made with the first shard: an actor whose constructor fails starts again for ever.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.reader: Reader | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch with one shard's number -> the number of its studies, or why there is none."""
+        try:
+            self.reader = self.reader or Reader(self.job)
+            return {**self.reader(batch), "error": [""]}
+        except MedicADError as error:
+            reason = str(error)
+        except (OSError, *OUT_OF_MEMORY) as error:
+            reason = (
+                "expected a worker with room for the model and the results, but it failed: "
+                f"{type(error).__name__}: {error}; put that right, and give the same command again."
+            )
+        return {"studies": [0], "error": [reason]}
 
 
 def local(job: Job, shards: list[int]) -> Iterator[int]:
@@ -105,7 +130,7 @@ def on_ray(actors: int) -> Engine:
         gpus = gpus_each(job.device, ray.cluster_resources())
         numbers = from_items([{"shard": n} for n in shards], override_num_blocks=len(shards))
         read = numbers.map_batches(
-            Reader,
+            Actor,
             batch_size=1,
             fn_constructor_args=(job,),
             compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
@@ -113,6 +138,8 @@ def on_ray(actors: int) -> Engine:
             num_gpus=gpus,
         )
         for row in read.iter_rows():
+            if row["error"]:
+                raise BatchError(row["error"])
             yield row["studies"]
 
     return engine

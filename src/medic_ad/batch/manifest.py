@@ -42,7 +42,7 @@ class Run:
     """What all results of one output folder have in common; it is written into its manifest.
 
     Attributes:
-        model: a name, or a folder.
+        model: a name, here or on the Hub, or a folder.
         weights_sha256: of the model.
         medic_ad: version of this package.
         shard: studies a shard.

@@ -21,7 +21,7 @@ from medic_ad.batch.manifest import (
     write_manifest,
 )
 from medic_ad.errors import BatchError
-from medic_ad.models import MODELS, find_checkpoint, weights_sha256
+from medic_ad.models import MODELS, checkpoint_folder, find_checkpoint, weights_sha256
 from medic_ad.option import option
 
 ENGINES = ("local", "ray")
@@ -53,7 +53,7 @@ class BatchArguments:
     )
     out: str = field(metadata={"help": "folder of the results; s3://... where s3fs is installed"})
     engine: str = option("local", "local: this process; ray: actors of a Ray cluster")
-    model: str = option("nano", "a model's name, or a folder in the layout of the Hub")
+    model: str = option("nano", "a model's name, a folder of one, or owner/model on the Hub")
     device: str | None = option(None, "cpu, cuda ...; the GPU where there is one if not given")
     modality: str | None = option(None, "DICOM code such as MR, where nothing else says it")
     body_part: str | None = option(None, "DICOM term such as BRAIN, where nothing else says it")
@@ -91,9 +91,10 @@ def run_batch(
         ModelError: there is no such model, or it cannot read.
     """
     folder = Folder.at(batch.out)
-    checkpoint = Path(find_checkpoint(batch.model)).absolute()
-    model = batch.model if batch.model in MODELS else str(checkpoint)
-    run = Run(model, weights_sha256(checkpoint), batch.shard)
+    found = find_checkpoint(batch.model)
+    named = batch.model in MODELS or not isinstance(found, Path)
+    model = batch.model if named else str(Path(found).absolute())
+    run = Run(model, weights_sha256(checkpoint_folder(found)), batch.shard)
     table = studies_at(batch.inputs, batch.modality, batch.body_part)
     write_manifest(table, folder, run)
     done, left, before = folder.names(RESULTS), [], 0

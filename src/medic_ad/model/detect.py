@@ -8,6 +8,7 @@ from functools import reduce
 
 import torch
 from torch import nn
+from torch.linalg import vector_norm
 from torch.nn.functional import adaptive_avg_pool2d, linear
 from transformers.utils import ModelOutput
 
@@ -75,15 +76,30 @@ class AnomalyProcessor(nn.Module):
         self.score = nn.Linear(dim, 1)
         self.score_top = nn.Parameter(torch.tensor(1.0))
 
-    def system_logits(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Logits of both system tokens: L taps `(B, h, w, Dv)`, normalised -> `(B, L, 2, h, w)`.
+    def scales(self, taps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Of L taps `(B, h, w, Dv)` what RMSNorm divides each patch by, inverted: `(B, h, w, 1)`.
+
+        The norm itself is never written out: a factor a patch and a weight a channel go into the
+        products that read the tap.
+        """
+        lengths = (vector_norm(tap, dim=-1, keepdim=True, dtype=torch.float32) for tap in taps)
+        return [
+            (length.square() / tap.shape[-1] + norm.eps).rsqrt().to(tap.dtype)
+            for norm, tap, length in zip(self.norms, taps, lengths, strict=True)
+        ]
+
+    def system_logits(
+        self, taps: Sequence[torch.Tensor], scales: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Logits of both system tokens: L taps `(B, h, w, Dv)`, `scales` -> `(B, L, 2, h, w)`.
 
         The query is folded into the key projection: one vector per token and tap.
         """
         out = []
-        for tap, query, key, bias in zip(taps, self.query, self.key, self.bias, strict=True):
+        for level, (tap, scale) in enumerate(zip(taps, scales, strict=True)):
+            query, key = self.query[level], self.key[level]
             folded = query(self.system_tokens) @ key.weight * query.out_features**-0.5  # (2, Dv)
-            out.append(linear(tap, folded, bias))
+            out.append(linear(tap, folded * self.norms[level].weight) * scale + self.bias[level])
         return torch.stack(out, 1).movedim(-1, 2)
 
     def forward(self, taps: torch.Tensor, merged: torch.Tensor) -> DetectOutput:
@@ -91,13 +107,15 @@ class AnomalyProcessor(nn.Module):
 
         Level by level with channels last, as the taps lie in memory: this is where the time goes.
         """
-        levels = [
-            norm(tap.movedim(1, -1)) for norm, tap in zip(self.norms, taps.unbind(1), strict=True)
-        ]  # (B, h, w, Dv) each
-        abnormal, normal = self.system_logits(levels).unbind(2)  # (B, L, h, w) each
+        levels = taps.movedim(2, -1).unbind(1)  # (B, h, w, Dv) each
+        scales = self.scales(levels)
+        abnormal, normal = self.system_logits(levels, scales).unbind(2)  # (B, L, h, w) each
         maps = abnormal.sigmoid() - normal.sigmoid()
         gains = ((1 + self.gain * maps) / len(levels)).unbind(1)
-        parts = (level * gain[..., None] for level, gain in zip(levels, gains, strict=True))
+        parts = (
+            level * (scale * gain[..., None]) * norm.weight
+            for level, scale, gain, norm in zip(levels, scales, gains, self.norms, strict=True)
+        )
         modulated = reduce(torch.add, parts).movedim(-1, 1)  # (B, Dv, h, w)
         attention = maps.mean(1)
 

@@ -155,7 +155,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             grid_thw=image_grid_thw,
             output_hidden_states=[tap + 1 for tap in self.config.taps],  # 0 is the patch embedding
         )
-        hidden = torch.stack([out.hidden_states[tap + 1] for tap in self.config.taps])
+        levels = [out.hidden_states[tap + 1] for tap in self.config.taps]
         order = raster_order(image_grid_thw, vision).to(pixel_values.device)
         grids = [(h, w) for _, h, w in image_grid_thw.tolist()]
         merge = vision.spatial_merge_size
@@ -163,7 +163,7 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         tokens = out.pooler_output.split(counts)
         patches = pixel_values.split([h * w for h, w in grids])
         return Vision(
-            taps=raster(hidden, image_grid_thw, order),
+            taps=raster(levels, image_grid_thw, order),
             merged=[
                 t.T.reshape(-1, h // merge, w // merge)
                 for t, (h, w) in zip(tokens, grids, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 
 def sincos_positions(h: int, w: int, dim: int, device, dtype) -> torch.Tensor:
@@ -25,22 +26,37 @@ def sincos_positions(h: int, w: int, dim: int, device, dtype) -> torch.Tensor:
     return nn.functional.pad(out, (0, dim - 4 * quarter)).to(dtype)
 
 
+class Attention(nn.MultiheadAttention):
+    """torch's layer with the same parameters, without its copies for another order of the axes.
+
+    Those count where queries are few (docs/decisions-speed.md).
+    """
+
+    def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        """Queries from `x` `(B, q, dim)`, keys and values from `memory` `(B, n, dim)`."""
+        weight, bias, dim = self.in_proj_weight, self.in_proj_bias, self.embed_dim
+        query = linear(x, weight[:dim], bias[:dim])
+        key, value = linear(memory, weight[dim:], bias[dim:]).chunk(2, -1)
+        heads = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (query, key, value))
+        return self.out_proj(scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
+
+
 class QFormerLayer(nn.Module):
     """Pre-norm self-attention, cross-attention and feed-forward."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.norm_self = nn.LayerNorm(dim)
-        self.self_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.self_attention = Attention(dim, heads)
         self.norm_cross = nn.LayerNorm(dim)
-        self.cross_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.cross_attention = Attention(dim, heads)
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
         y = self.norm_self(x)
-        x = x + self.self_attention(y, y, y, need_weights=False)[0]
-        x = x + self.cross_attention(self.norm_cross(x), memory, memory, need_weights=False)[0]
+        x = x + self.self_attention(y, y)
+        x = x + self.cross_attention(self.norm_cross(x), memory)
         return x + self.mlp(self.norm_mlp(x))
 
 

@@ -6,6 +6,8 @@ that for the merged output only. `raster` undoes it for features tapped inside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
@@ -51,19 +53,23 @@ def raster_order(grid_thw: torch.Tensor, vision_config) -> torch.Tensor:
     return packed[torch.argsort(flat)]
 
 
-def raster(hidden: torch.Tensor, grid_thw: torch.Tensor, order: torch.Tensor) -> list[torch.Tensor]:
+def raster(
+    levels: Sequence[torch.Tensor], grid_thw: torch.Tensor, order: torch.Tensor
+) -> list[torch.Tensor]:
     """Bring features tapped inside the tower back to raster order, one map per image.
 
     Args:
-        hidden: `(..., N, Dv)` in the tower's window order, images packed.
+        levels: L tensors `(N, Dv)` in the tower's window order, images packed.
         grid_thw: `(images, 3)` patch grids `(1, h, w)`; sizes may differ.
         order: `raster_order(grid_thw, vision_config)`.
 
     Returns:
-        One `(..., Dv, h, w)` tensor per image: `[..., y, x]` is the patch in row y, column x.
+        One `(L, Dv, h, w)` tensor per image: `[..., y, x]` is the patch in row y, column x.
         Channels lie last in memory, as the tower leaves them.
     """
-    parts = hidden.index_select(-2, order).split(grid_thw.prod(1).tolist(), dim=-2)
+    # whole rows are copied fast along the first axis alone: sorted first, then stacked
+    hidden = torch.stack([level.index_select(0, order) for level in levels])
+    parts = hidden.split(grid_thw.prod(1).tolist(), dim=1)
     return [
         part.movedim(-1, -2).unflatten(-1, (h, w))
         for part, (_, h, w) in zip(parts, grid_thw.tolist(), strict=True)

@@ -31,7 +31,7 @@ class NodeArguments:
     results: str = field(metadata={"help": f"who gets the results: {PEER}"})
     priors: str = option("", f"who is asked for priors: {PEER}; nobody if not given")
     most_priors: int = option(1, "earlier studies to compare with, the most recent ones")
-    model: str = option("nano", "a model's name, or a folder in the layout of the Hub")
+    model: str = option("nano", "a model's name, a folder of one, or owner/model on the Hub")
     device: str | None = option(None, "cpu, cuda ...; the GPU where there is one if not given")
     workers: int = option(1, "processes that read, each with a model of its own")
     title: str = option("MEDIC_AD", "AE title of this node")

@@ -147,7 +147,7 @@ def load_stage(arguments: StageArguments):
     """
     torch.manual_seed(arguments.seed)
     return load_checkpoint(
-        find_checkpoint(arguments.model, hub=True),
+        find_checkpoint(arguments.model),
         attention=arguments.attention,
         dtype="auto" if arguments.bf16 else torch.float32,
     )

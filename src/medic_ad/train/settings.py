@@ -86,7 +86,7 @@ class StageArguments:
             MedicADError: of the first of these.
         """
         if self.needs_model:
-            find_checkpoint(self.model, hub=True)
+            find_checkpoint(self.model)
         read_info(self.data)
         check_folder(self.out)
 

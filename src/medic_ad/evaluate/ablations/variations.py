@@ -5,6 +5,8 @@ None of them is an option of the product: modules are given another class, or ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -20,9 +22,11 @@ LEAST = 1e-6  # a share of attention is kept this far from 0 and 1, so that its 
 class CompetingTokens(AnomalyProcessor):
     """A softmax over the patches in place of the sigmoids: lesions compete for one unit."""
 
-    def system_logits(self, taps: torch.Tensor) -> torch.Tensor:
+    def system_logits(
+        self, taps: Sequence[torch.Tensor], scales: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
         """Logits whose sigmoid is the softmax, so that everything after stays as it is."""
-        logits = super().system_logits(taps).float()
+        logits = super().system_logits(taps, scales).float()
         share = logits.flatten(-2).softmax(-1).view_as(logits)
         return share.clamp(LEAST, 1 - LEAST).logit()
 
