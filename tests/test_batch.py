@@ -215,7 +215,7 @@ def test_a_folder_of_other_results_is_not_added_to(tmp_path: Path) -> None:
     with pytest.raises(MedicADError, match="expected the shard .* begun with .2., came 1; give"):
         run_batch(arguments(tmp_path / "in", tmp_path / "out", shard=1))
     pictures(tmp_path / "in", 3)
-    with pytest.raises(MedicADError, match="expected the studies_sha256 .* another --out"):
+    with pytest.raises(MedicADError, match="expected the studies that .* came others; give the same"):
         run_batch(arguments(tmp_path / "in", tmp_path / "out"))
     assert len(results(tmp_path / "out")) == 2
 

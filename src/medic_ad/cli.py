@@ -240,8 +240,16 @@ def info(
     ] = False,
 ) -> None:
     """Version, models with scope and thresholds, libraries, devices; or --memory of training."""
-    if memory != (model is not None):
-        raise typer.BadParameter("expected --model and --memory together, got one of them.")
+    if memory and model is None:
+        raise typer.BadParameter(
+            "expected --model with it, got none; name the model", param_hint="'--memory'"
+        )
+    if model is not None and not memory:
+        raise typer.BadParameter(
+            f"expected --memory with it, got --model {model} alone; add --memory, or leave both out "
+            "to see the models that are here",
+            param_hint="'--model'",
+        )
     from medic_ad.cli_show import show_info, show_memory
 
     content: dict[str, Any]

@@ -18,12 +18,13 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import is_flash_attn_2_available
-from transformers.utils.logging import set_tqdm_hook
 
 from medic_ad.errors import ModelError
+from medic_ad.model.bars import without_bars
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration, refuse_unfit_keys
 from medic_ad.model.pixel import arrange
+from medic_ad.model.sums import refuse_damaged, weight_sums
 from medic_ad.models import MODELS
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
 
@@ -121,21 +122,17 @@ def check_config(path: str | Path) -> str:
 
 @contextmanager
 def unreported() -> Iterator[None]:
-    """Without transformers' report of unfit keys, which are refused here, and its bar of weights.
-
-    Downloads keep their bars, which are huggingface_hub's.
-    """
+    """Without transformers' report of unfit keys, which are refused here, and its bars."""
     logger = logging.getLogger("transformers.modeling_utils")
 
     def other(record: logging.LogRecord) -> bool:
         return "LOAD REPORT" not in record.getMessage()
 
     logger.addFilter(other)
-    before = set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **{**kwargs, "disable": True}))
     try:
-        yield
+        with without_bars():
+            yield
     finally:
-        set_tqdm_hook(before)
         logger.removeFilter(other)
 
 
@@ -195,10 +192,11 @@ def load_checkpoint(
         dtype: of the weights; "auto" is the checkpoint's own.
 
     Raises:
-        ModelError: it is no checkpoint, its weights do not fit its configuration, or there is no
-            such attention here or in this precision.
+        ModelError: it is no checkpoint, its weights are damaged or do not fit its configuration,
+            or there is no such attention here or in this precision.
     """
     check_attention(attention)
+    refuse_damaged(Path(path))
     options: dict = {"attn_implementation": attention, "dtype": dtype}
     with one_sentence(path):
         kind = check_config(path)
@@ -250,9 +248,8 @@ def processor_from_base(path: str | Path) -> MedicADProcessor:
 def weights_sha256(folder: Path) -> str:
     """Hash over the names and bytes of a folder's safetensors files."""
     total = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            total.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    for name, digest in weight_sums(folder).items():
+        total.update(name.encode() + bytes.fromhex(digest))
     return total.hexdigest()
 
 
