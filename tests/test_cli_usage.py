@@ -22,6 +22,8 @@ USAGE: dict[str, tuple[str, ...]] = {
     "evaluate unet --datta x": ("got '--datta'; did you mean --data?",),
     "evaluate unet --data x --out y --minutes long": ("number for --minutes, got 'long'",),
     "evaluate unet --config none.yaml": ("--config: none.yaml cannot be read",),
+    "info --model nano": ("--model: expected --memory with it", "add --memory"),
+    "info --memory": ("--memory: expected --model with it, got none",),
     "--vers": ("got '--vers'; did you mean --version?",),
 }
 

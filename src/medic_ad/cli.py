@@ -246,8 +246,8 @@ def info(
         )
     if model is not None and not memory:
         raise typer.BadParameter(
-            f"expected --memory with it, got --model {model} alone; add --memory, or leave both out "
-            "to see the models that are here",
+            f"expected --memory with it, got {model!r} alone; add --memory, or leave --model out "
+            "to see what is here",
             param_hint="'--model'",
         )
     from medic_ad.cli_show import show_info, show_memory

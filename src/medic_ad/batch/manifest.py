@@ -85,8 +85,8 @@ def studies_at(inputs: str, modality: str | None, body_part: str | None) -> pa.T
     entries = _entries(inputs)
     if not entries and "://" not in inputs:
         raise BatchError(
-            f"expected a Parquet manifest, a folder or a glob of studies at {inputs}, found nothing "
-            "there; check the path."
+            f"expected a Parquet manifest, a folder or a glob of studies at {inputs}, found "
+            "nothing there; check the path."
         )
     tables = [str(entry) for entry in entries if entry.suffix == PARQUET]
     if any(entry.suffix.lower() == ".csv" for entry in entries):
@@ -217,8 +217,8 @@ def write_manifest(table: pa.Table, folder: Folder, run: Run) -> None:
             if name in HASHES:
                 were, came = "", "others"
             raise BatchError(
-                f"expected the {HASHES.get(name, name)} that the results in {folder.url} were begun "
-                f"with{were}, came {came}; give the same, or another --out."
+                f"expected the {HASHES.get(name, name)} that the results in {folder.url} were "
+                f"begun with{were}, came {came}; give the same, or another --out."
             )
         return
     with folder.new(NAME) as file:

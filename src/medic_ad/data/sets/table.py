@@ -75,8 +75,8 @@ def samples(
     unknown = [column for column in rows[0] if column not in COLUMNS]
     if unknown:
         raise DataError(
-            f"{csv}: expected columns of {', '.join(COLUMNS)}, came {unknown[0]!r}; correct it or "
-            "leave it out."
+            f"{csv}: expected columns of {', '.join(COLUMNS)}, came the column "
+            f"{unknown[0]!r}; correct it or leave it out."
         )
     _check_cells(csv)
     parsed = [_parse(row, root, f"{csv}, row {line}") for line, row in enumerate(rows, start=2)]
