@@ -4,7 +4,7 @@
 #   runs/results.sh [ROOT]     ROOT holds the data sets under their names (default ../shared/data)
 #
 # Expected on 2 CPU cores for nano: tables 2 min, rendering 5, folds 35 a set (three sets), the
-# paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its figures 1, ablations 60,
+# paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its figures 1, ablations 50,
 # registration 10, lesions 30, chest 2: some four hours. A stage that is done is skipped, one that
 # was interrupted goes on where it stopped, and one whose command, tables or weights have changed is
 # run again; remove build/results to start all over.
@@ -68,7 +68,7 @@ part unet - medic-ad evaluate unet --data "$OWN" --out "$BUILD/unet" --cache "$C
 part localise localise/localise/figures.md medic-ad evaluate localise --model "$MODEL" --unet "$BUILD/unet" \
     --data "$OWN" --out "$BUILD/localise"
 part ablations ablations/ablations/figures.md medic-ad evaluate ablations --model "$MODEL" --data "$OWN" \
-    --out "$BUILD/ablations" --cache "$CACHE" --weights "$WEIGHTS"
+    --out "$BUILD/ablations" --cache "$CACHE" --weights "$WEIGHTS" --cpu-seconds 60
 part registration volumes/registration.md medic-ad evaluate registration --data-root "$ROOT" \
     --out "$BUILD/volumes"
 part lesions volumes/lesions.md medic-ad evaluate lesions --model "$MODEL" --data-root "$ROOT" \

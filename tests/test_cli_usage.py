@@ -20,7 +20,9 @@ USAGE: dict[str, tuple[str, ...]] = {
     "data prepare table --seed some": ("expected a valid integer for --seed, got 'some'",),
     "evaluate unet --data x": ("expected the option --out of", "evaluate unet --help"),
     "evaluate unet --datta x": ("got '--datta'; did you mean --data?",),
-    "evaluate unet --data x --out y --minutes long": ("number for --minutes, got 'long'",),
+    "evaluate unet --data x --out y --learning-rate long": (
+        "number for --learning-rate, got 'long'",
+    ),
     "evaluate unet --config none.yaml": ("--config: none.yaml cannot be read",),
     "info --model nano": ("--model: expected --memory with it", "add --memory"),
     "info --memory": ("--memory: expected --model with it, got none",),

@@ -224,22 +224,29 @@ def test_the_reference_network_has_about_a_million_parameters():
     assert 0.9e6 < sum(p.numel() for p in unet.build().parameters()) < 1.2e6
 
 
-def test_the_reference_network_trains_resumes_and_draws_on_the_files_grid(tmp_path: Path):
+def test_the_reference_network_trains_resumes_and_draws_on_the_files_grid(tmp_path, monkeypatch):
     cases.cheng(tmp_path, train=6, val=3, test=2)
     table = prepare("brain_tumour_cheng", tmp_path, tmp_path / "table.parquet")
     arguments = unet.UnetArguments(
-        data=str(table), out=str(tmp_path / "unet"), minutes=0.02, side=64, batch=4, workers=0,
+        data=str(table), out=str(tmp_path / "unet"), steps=12, side=64, batch=4, workers=0,
         cache=str(tmp_path / "cache"),
     )  # fmt: skip
-    unet.main(arguments)
-    record = unet.UNet.load(tmp_path / "unet").record
-    assert 0 < record["threshold"] < 1 and record["parameters"] > 0.9e6
-    more = record["history"][-1]["minutes"] + 0.04  # a busy machine may have taken longer
-    unet.main(dataclasses.replace(arguments, minutes=more))
-    trained = unet.UNet.load(tmp_path / "unet")
-    steps = [row["steps"] for row in trained.record["history"]]
-    assert len(steps) > len(record["history"]) and steps == sorted(steps)
-    maps = trained.maps([np.zeros((96, 80), np.uint8), np.ones((96, 80), np.uint8)], "drawing")
+    straight = unet.UNet.load(unet.main(arguments))
+    assert 0 < straight.record["threshold"] < 1 and straight.record["parameters"] > 0.9e6
+    assert [row["steps"] for row in straight.record["history"]] == list(range(1, 13))
+    stopped = dataclasses.replace(arguments, out=str(tmp_path / "stopped"))
+    step = unet.Training.step
+
+    def interrupted(self, batch):
+        if self.steps == 7:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(unet.Training, "step", interrupted)
+        unet.main(stopped)
+    assert unet.UNet.load(unet.main(stopped)).sha256 == straight.sha256
+    maps = straight.maps([np.zeros((96, 80), np.uint8), np.ones((96, 80), np.uint8)], "drawing")
     assert [m.shape for m in maps] == [(96, 80)] * 2
     assert min(m.min() for m in maps) >= 0 and max(m.max() for m in maps) <= 1
     with pytest.raises(ModelError, match="medic-ad evaluate unet"):

@@ -67,7 +67,7 @@ def barely_trained(root: Path, data: Path) -> Path:
     """The folder of a U-Net of a few steps."""
     return unet.main(
         unet.UnetArguments(
-            data=str(data), out=str(root / "unet"), minutes=0.001, side=64, batch=2, workers=0,
+            data=str(data), out=str(root / "unet"), steps=1, side=64, batch=2, workers=0,
             cache=str(root / "cache"),
         )
     )  # fmt: skip
@@ -137,7 +137,7 @@ def test_a_unet_stands_beside_the_model_in_the_same_tables(tmp_path, monkeypatch
     data = table_cases.table(tmp_path, {"train": 12, "val": 6, "test": 12})
     folder = unet.main(
         unet.UnetArguments(
-            data=str(data), out=str(tmp_path / "unet"), minutes=0.02, side=64, batch=4, workers=0,
+            data=str(data), out=str(tmp_path / "unet"), steps=20, side=64, batch=4, workers=0,
             cache=str(tmp_path / "cache"),
         )
     )  # fmt: skip

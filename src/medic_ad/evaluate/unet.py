@@ -1,6 +1,6 @@
 """Evaluation: the reference U-Net, trained on the same slices with the same augmentation.
 
-`medic-ad evaluate unet` trains it for a number of minutes and keeps the checkpoint, and the
+`medic-ad evaluate unet` trains it for a number of steps and keeps the checkpoint, and the
 threshold, of highest mean Dice on validation. Its weights are a yardstick and are not given away.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +47,7 @@ class UnetArguments:
 
     data: str = field(metadata={"help": "Parquet file of samples, from `medic-ad data prepare`"})
     out: str = field(metadata={"help": "folder that its weights are written to"})
-    minutes: float = field(default=20.0, metadata={"help": "training time, validation left out"})
+    steps: int = field(default=3000, metadata={"help": "optimiser steps"})
     batch: int = field(default=16, metadata={"help": "scans a step"})
     learning_rate: float = field(default=2e-3, metadata={"help": "peak, then cosine"})
     side: int = field(default=192, metadata={"help": "side of the square canvas, as the model's"})
@@ -133,10 +132,10 @@ class UNet:
     def description(self) -> str:
         r = self.record
         return (
-            f"U-Net: MONAI, {r['parameters']:,} parameters, {r['minutes']:.0f} of "
-            f"{r['arguments']['minutes']:.0f} minutes ({r['steps']} steps) on {r['device']} with "
-            f"{r['threads']} thread(s), the same slices, augmentation and loss; checkpoint and "
-            f"threshold {r['threshold']:.2f} chosen on validation (Dice {r['dice']:.3f} there)."
+            f"U-Net: MONAI, {r['parameters']:,} parameters, {r['steps']} of "
+            f"{r['arguments']['steps']} steps of {r['arguments']['batch']} on {r['device']}, the "
+            "same slices, augmentation and loss; checkpoint and threshold "
+            f"{r['threshold']:.2f} chosen on validation (Dice {r['dice']:.3f} there)."
         )
 
 
@@ -163,7 +162,7 @@ def validate(network: torch.nn.Module, held_out: Rendered) -> tuple[float, float
 
 
 class Training:
-    """Network, optimiser and clock; its state is written whenever it is validated."""
+    """Network, optimiser and history; its state is written whenever it is validated."""
 
     def __init__(self, arguments: UnetArguments, device: torch.device) -> None:
         torch.manual_seed(arguments.seed)
@@ -172,7 +171,7 @@ class Training:
         arrange(self.network, torch.channels_last)  # as the model's own stages are trained
         self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=0.05)
         self.loss = DiceFocalLoss(sigmoid=True, gamma=1.0, batch=True, lambda_focal=10.0)
-        self.spent, self.steps, self.best = 0.0, 0, -1.0
+        self.steps, self.best = 0, -1.0
         self.history: list[dict[str, float]] = []
 
     def resume(self, folder: Path) -> None:
@@ -182,13 +181,13 @@ class Training:
         state = torch.load(folder / STATE, weights_only=True, map_location=self.device)
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.spent, self.steps, self.best = state["spent"], state["steps"], state["best"]
+        self.steps, self.best = state["steps"], state["best"]
         self.history = state["history"]
 
-    def step(self, batch: dict, share: float) -> float:
-        """One optimiser step at this share of the time; the loss."""
+    def step(self, batch: dict) -> float:
+        """One optimiser step; the loss."""
         for group in self.optimiser.param_groups:
-            group["lr"] = rate(share, self.arguments.learning_rate)
+            group["lr"] = rate(self.steps / self.arguments.steps, self.arguments.learning_rate)
         image = batch["image"][:, None].to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.arguments.bf16):
             logits = self.network(image)
@@ -203,8 +202,7 @@ class Training:
     def check(self, held_out: Rendered, folder: Path, loss: float) -> None:
         """Validate; keep the weights when they are the best yet, and the state in any case."""
         score, threshold = validate(self.network, held_out)
-        minutes = self.spent / 60
-        self.history.append({"minutes": minutes, "steps": self.steps, "dice": score, "loss": loss})
+        self.history.append({"steps": self.steps, "dice": score, "loss": loss})
         if score > self.best:
             self.best = score
             record = {
@@ -213,17 +211,15 @@ class Training:
                 "parameters": sum(p.numel() for p in self.network.parameters()),
                 "threshold": threshold,
                 "dice": score,
-                "minutes": minutes,
                 "steps": self.steps,
                 "device": str(self.device),
-                "threads": torch.get_num_threads(),
             }
             peers.save(folder, self.network, record, RUN)
         state = {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "history": self.history,
-            **{name: getattr(self, name) for name in ("spent", "steps", "best")},
+            **{name: getattr(self, name) for name in ("steps", "best")},
         }
         part = folder / f"{STATE}.part"
         torch.save(state, part)
@@ -231,8 +227,8 @@ class Training:
 
 
 def main(arguments: UnetArguments) -> Path:
-    """Train for `minutes`; an interrupted run resumes at its last validation."""
-    out, cache, total = Path(arguments.out), Path(arguments.cache), arguments.minutes * 60
+    """Train; an interrupted run resumes at its last validation."""
+    out, cache, total = Path(arguments.out), Path(arguments.cache), arguments.steps
     train = split(arguments.data, "train", arguments.exclude)
     val = [
         s
@@ -262,19 +258,16 @@ def main(arguments: UnetArguments) -> Path:
     )
     draws.start = training.steps
     batches = iter(DataLoader(draws, batch_size=None, num_workers=arguments.workers))
-    due = training.spent + total / CHECKS
+    checked = {total * k // CHECKS for k in range(1, CHECKS + 1)}
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("training the U-Net", total=total)
-        while training.spent < total:
-            before = time.monotonic()
-            loss = training.step(next(batches), training.spent / total)
-            training.spent += time.monotonic() - before
-            if training.spent >= min(due, total):
+        task = progress.add_task("training the U-Net", total=total, completed=training.steps)
+        while training.steps < total:
+            loss = training.step(next(batches))
+            if training.steps in checked:
                 training.check(held_out, out, loss)
-                due = training.spent + total / CHECKS
             words = f"training the U-Net, Dice on val {max(training.best, 0.0):.3f}"
-            progress.update(task, completed=training.spent, description=words)
+            progress.update(task, completed=training.steps, description=words)
     path = out / f"{RUN}.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "history": training.history}, indent=1))
