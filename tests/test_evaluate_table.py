@@ -184,14 +184,15 @@ def test_a_run_that_fails_before_any_prediction_has_not_opened_the_test_split(
 ):
     seers = plant(monkeypatch)
 
-    def fails(*_: Any) -> SimpleNamespace:
-        raise OSError("no space left on device")
+    class Failing(cases.Seer):
+        def __call__(self, model: Any, canvases: Any) -> SimpleNamespace:
+            raise OSError("no space left on device")
 
-    seers["seer"], seer = fails, seers["seer"]
+    seers["seer"] = Failing(True)
     with pytest.raises(OSError, match="no space"):
         detect(data, tmp_path)
     assert not (tmp_path / "opened.jsonl").exists()
-    seers["seer"] = seer
+    seers["seer"] = cases.Seer(True)
     detect(data, tmp_path)
     lines = [json.loads(x) for x in (tmp_path / "opened.jsonl").read_text().splitlines()]
     assert [(x["times_opened_before"], x["parts_there_before"]) for x in lines] == [(0, 0)]
