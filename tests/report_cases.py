@@ -49,7 +49,7 @@ def make_provenance(**changes: Any) -> dict[str, Any]:
         "uncertain_band": [0.4, 0.6],
         "heatmap_threshold": THRESHOLD,
         "prevalence": 0.5,
-        "gate": {"distance": 3.0, "limit": 9.0},
+        "gate": {"distance": 3.0, "limit": 9.0, "reason": None},
         "device": "cpu",
         "dtype": "float32",
         "attention": "sdpa",

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from batch_cases import arguments, command, heatmaps, manifest, pictures, results
 from fsspec.implementations.memory import MemoryFileSystem
@@ -168,8 +170,8 @@ def test_a_manifest_that_does_not_fit_is_refused(tmp_path: Path, rows, sentence:
         ({"engine": "spark"}, "--engine local or ray, came 'spark'"),
         ({"shard": 0}, "at least 1 for --shard, came 0"),
         ({"out": "nowhere://x"}, "expected a folder or an address .* got 'nowhere://x'"),
-        ({"inputs": "gone.parquet"}, "a Parquet manifest that can be read at gone.parquet"),
-        ({"inputs": "gone*"}, "expected studies in gone\\*, found none"),
+        ({"inputs": "gone.parquet"}, "expected a Parquet manifest, .* gone.parquet, found nothing"),
+        ({"inputs": "gone*"}, "expected a Parquet manifest, .* gone\\*, found nothing there"),
         ({"model": "nono"}, "did you mean nano"),
     ],
 )
@@ -202,6 +204,23 @@ def test_a_folder_of_parquet_files_is_one_manifest(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("column", "sentence"),
+    [
+        ([7, 8], "expected text in the column study of .*, came the int 7; write it as text"),
+        (["a", None], "expected a study in each row of .*, came an empty one; fill it"),
+    ],
+)
+def test_ids_that_are_no_text_are_said_to_be_none(
+    tmp_path: Path, column: list, sentence: str
+) -> None:
+    pictures(tmp_path, 2)
+    table = pa.table({"study": column, "path": ["s000.png", "s001.png"]})
+    pq.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(MedicADError, match=sentence):
+        run_batch(arguments(tmp_path / "m.parquet", tmp_path / "out"))
+
+
 def test_a_csv_file_is_no_manifest_and_no_image(tmp_path: Path) -> None:
     (tmp_path / "studies.csv").write_text("study,path\na,a.png\n")
     with pytest.raises(MedicADError, match="expected a Parquet manifest, .* came a CSV file"):
@@ -215,7 +234,9 @@ def test_a_folder_of_other_results_is_not_added_to(tmp_path: Path) -> None:
     with pytest.raises(MedicADError, match="expected the shard .* begun with .2., came 1; give"):
         run_batch(arguments(tmp_path / "in", tmp_path / "out", shard=1))
     pictures(tmp_path / "in", 3)
-    with pytest.raises(MedicADError, match="expected the studies_sha256 .* another --out"):
+    with pytest.raises(
+        MedicADError, match="expected the studies that .* came others; give the same"
+    ):
         run_batch(arguments(tmp_path / "in", tmp_path / "out"))
     assert len(results(tmp_path / "out")) == 2
 

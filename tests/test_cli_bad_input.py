@@ -19,6 +19,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 from road_cases import planted, write_dicom, write_nifti, write_png
 from safetensors.numpy import load_file, save_file
 
+from medic_ad.cli_usage import out_file, out_folder
+from medic_ad.model.sums import RECORD
+
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -161,16 +164,45 @@ def test_facts_that_cannot_be_are_one_sentence(scan: Path, tmp_path: Path) -> No
     refused(read(contradicted, "--modality", "CT"), "leave --modality out")
 
 
-def test_the_report_folder_must_be_writable(scan: Path, tmp_path: Path) -> None:
+OUTPUTS = (
+    "read {scan} --out {out}",
+    "read {scan} --out {good} --dicom {out}",
+    "read {scan} --out {good} --fhir {out}",
+    "demo --out {out}",
+    "deidentify {scan} {out}",
+    "data prepare mni152 --out {out}/table.parquet",
+    "train detect --data x.parquet --model nano --out {out}",
+    "calibrate --data x.parquet --model nano --out {out}",
+    "evaluate detect --data x.parquet --model nano --out {out}",
+    "batch {scan} --out {out}",
+)
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "{file}", "{file}/report"])
+@pytest.mark.parametrize("words", OUTPUTS)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    words: str, place: str, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medic_ad.study.read_study", None)  # nothing is read
     file = tmp_path / "file"
     file.touch()
-    refused(read(scan, "--out", file / "report"), "could not be written")
+    good, out = tmp_path / "good", place.format(file=file)
+    said = [word.format(scan=scan, good=good, out=out) for word in words.split()]
+    refused(invoke(*said), "expected a folder that can be written to", f"got '{out}")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    for good in (tmp_path, tmp_path / "deep" / "new"):
+        assert out_folder(str(good)) == good and out_file(str(good / "x")) == good / "x"
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------- bad weights
 @pytest.fixture()
 def weights(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(FOLDER, tmp_path / "weights"))
+    """A copy of the model without the record of its hashes, which would be the first to object."""
+    return Path(shutil.copytree(FOLDER, tmp_path / "weights", ignore=lambda *_: {RECORD}))
 
 
 def test_an_unknown_model_names_the_near_ones(scan: Path) -> None:

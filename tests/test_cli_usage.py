@@ -24,6 +24,8 @@ USAGE: dict[str, tuple[str, ...]] = {
         "number for --learning-rate, got 'long'",
     ),
     "evaluate unet --config none.yaml": ("--config: none.yaml cannot be read",),
+    "info --model nano": ("--model: expected --memory with it", "add --memory"),
+    "info --memory": ("--memory: expected --model with it, got none",),
     "--vers": ("got '--vers'; did you mean --version?",),
 }
 

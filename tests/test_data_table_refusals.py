@@ -94,6 +94,20 @@ def test_a_refused_table_leaves_nothing(tmp_path: Path, below: str) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_wrong_header_or_option_is_told_what_to_do(tmp_path: Path) -> None:
+    root = folder(tmp_path, 1)
+    with pytest.raises(
+        DataError, match="expected columns of image, slice, .* came the column 'patint'; c"
+    ):
+        table.samples(root, write(root, "image,patint\n00.png,A\n"))
+    with pytest.raises(DataError, match="expected a CSV file at .*gone.csv, found none; .* --csv"):
+        table.samples(root, root / "gone.csv")
+    with pytest.raises(DataError, match="expected --csv with the data set `table`, got none"):
+        prepare("table", root, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="only, got it with vqa_rad; leave it out"):
+        prepare("vqa_rad", root, tmp_path / "x.parquet", csv=root / "mine.csv")
+
+
 def test_dates_in_the_future_are_noted(tmp_path: Path) -> None:
     root = folder(tmp_path, 4)
     rows = [f"{i:02d}.png,{date}" for i, date in enumerate(("2024-01-05", "2180-05-06", "", ""))]

@@ -318,4 +318,6 @@ def test_the_command_line_says_what_was_done_and_what_was_refused(tmp_path: Path
     assert "1 written, 1 refused" in done.output and "b.txt" in done.output
     assert (tmp_path / "out" / REPORT).is_file()
     refused(invoke("deidentify", tmp_path / "in", tmp_path / "out"), "new or empty folder")
+    text = invoke("deidentify", tmp_path / "in" / "b.txt", tmp_path / "new")
+    refused(text, "expected a DICOM file, came one of another kind")
     refused(invoke("deidentify", tmp_path / "none", tmp_path / "new"), "does not exist")

@@ -25,6 +25,7 @@ from medic_ad.readers import read_image
 from medic_ad.report.report import Report
 from medic_ad.report.schema import NOTICE
 from medic_ad.study import Study
+from medic_ad.words import CHANGE_SENTENCES
 
 MODEL = os.environ.get("MEDIC_AD_TEST_MODEL", "nano")
 
@@ -85,9 +86,8 @@ def read_as(heatmap: np.ndarray, **changes: object) -> Report:
 
 def test_a_perfect_read_is_as_planted() -> None:
     case = planted()
-    now = read_as(
-        np.where(case.mask, 0.9, 0.01), text="There is an anomaly in the middle right of the image."
-    )
+    text = f"There is an anomaly in the middle right of the image. {CHANGE_SENTENCES['worse']}"
+    now = read_as(np.where(case.mask, 0.9, 0.01))
     before = read_as(np.where(case.prior_mask, 0.9, 0.01))
     study = Study(now.study.image, priors=(Study(now.study.image),))
     change = make_change(case.mask.shape)
@@ -97,9 +97,9 @@ def test_a_perfect_read_is_as_planted() -> None:
         "Sizes over time were not measured: not every date says its pixel spacing, so there is no "
         "course of lesions.",
     )
-    now = replace(now, study=study, change=change, warnings=warned)
+    now = replace(now, study=study, change=change, text=text, warnings=warned)
     rows = demo.compare(case, normal_report(), before, now)
-    assert [row.right for row in rows] == [True] * 5 + [None] * 2
+    assert [row.right for row in rows] == [True] * 6 + [None] * 2
     assert rows[-2].found == f"{case.mask.sum()} mm², Dice 1.00"
     assert rows[-1].planted == f"× {case.growth:.2f}"
 
@@ -109,10 +109,23 @@ def test_a_miss_is_said_to_be_one() -> None:
     nothing = np.full(case.mask.shape, 0.01)
     now = read_as(nothing, score=0.1, text="There is no anomaly.")
     rows = demo.compare(case, read_as(nothing), now, now)
-    assert [row.right for row in rows] == [False] * 5 + [None] * 2
+    assert [row.right for row in rows] == [False] * 6 + [None] * 2
     assert rows[2].found == "none" and rows[4].found == "none"
-    assert "Dice 0.00" in rows[5].found
-    assert rows[6].found == "not seen on the prior"
+    assert "Dice 0.00" in rows[6].found
+    assert rows[7].found == "not seen on the prior"
+
+
+def test_a_text_that_denies_the_change_has_a_row_that_says_so() -> None:
+    case = planted()
+    now = read_as(np.where(case.mask, 0.9, 0.01))
+    prior = Study(now.study.image)
+    text = f"{now.text} {CHANGE_SENTENCES['stable']}"
+    change = make_change(case.mask.shape)
+    study = Study(now.study.image, priors=(prior,))
+    now = make_report(study=study, heatmap=now.heatmap, change=change, text=text)
+    rows = {row.what: row for row in demo.compare(case, now, now, now)}
+    assert rows["Change"].right and rows["Change in the text"].right is False
+    assert rows["Change in the text"].found == "stable"
 
 
 def test_a_finding_beside_the_lesion_is_no_hit() -> None:
@@ -150,7 +163,7 @@ def test_the_command_says_what_it_found_and_where_the_pages_are(done: tuple[Path
     assert "planted" in said and "Dice" in said and NOTICE in said
     record = json.loads((out / "demo.json").read_text())
     judged = [row["right"] for row in record["rows"] if row["right"] is not None]
-    assert record["verdict"].startswith(f"{sum(judged)} of 5 as planted.")
+    assert record["verdict"].startswith(f"{sum(judged)} of 6 as planted.")
     assert said.count("not as planted") == judged.count(False)
 
 
@@ -161,7 +174,7 @@ def test_the_page_stands_alone_and_shows_every_row(done: tuple[Path, str]) -> No
     assert "http" not in page.replace('http-equiv="Content-Security-Policy"', "")
     assert 'href="report/report.html"' in page and (out / "report" / "report.html").is_file()
     rows = json.loads((out / "demo.json").read_text())["rows"]
-    assert len(rows) == 7
+    assert len(rows) == 8
     for row in rows:
         assert f"<td>{row['what']}</td>" in page
     assert page.count(">not as planted<") == sum(row["right"] is False for row in rows)

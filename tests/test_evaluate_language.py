@@ -65,6 +65,18 @@ def test_texts_that_nothing_is_known_to_hold_against_are_said_to_be_left_out(
     assert part["notes"][0] in page and "Seed ." not in page
 
 
+def test_images_that_are_all_out_of_scope_are_said_to_be_left_out(data, tmp_path, monkeypatch):
+    model = cases.tiny_model()
+    model.network.calibration.gate_limit.fill_(-1.0)
+    monkeypatch.setattr(cases, "tiny_model", lambda: model)
+    monkeypatch.setattr(answers, "say", lambda *_: "Perhaps.")
+    seen = measured(data, tmp_path, monkeypatch)
+    [part] = [p for p in seen["parts"] if p["title"] == f"{TITLE}, tiny"]
+    assert part["figures"] == []
+    assert "all 2 images are out of the scope of tiny" in part["notes"][0]
+    assert part["notes"][0] in (tmp_path / "language/figures.md").read_text()
+
+
 def test_right_answers_and_unparsable_ones_are_counted(data, tmp_path, monkeypatch):
     truth = dict(ASKED)
 

@@ -179,6 +179,25 @@ def test_the_second_run_predicts_nothing_and_both_commands_share(data, tmp_path,
     assert len((tmp_path / "opened.jsonl").read_text().splitlines()) == 1  # not the test split
 
 
+def test_a_run_that_fails_before_any_prediction_has_not_opened_the_test_split(
+    data, tmp_path, monkeypatch
+):
+    seers = plant(monkeypatch)
+
+    class Failing(cases.Seer):
+        def __call__(self, model: Any, canvases: Any) -> SimpleNamespace:
+            raise OSError("no space left on device")
+
+    seers["seer"] = Failing(True)
+    with pytest.raises(OSError, match="no space"):
+        detect(data, tmp_path)
+    assert not (tmp_path / "opened.jsonl").exists()
+    seers["seer"] = cases.Seer(True)
+    detect(data, tmp_path)
+    lines = [json.loads(x) for x in (tmp_path / "opened.jsonl").read_text().splitlines()]
+    assert [(x["times_opened_before"], x["parts_there_before"]) for x in lines] == [(0, 0)]
+
+
 def test_a_killed_run_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
     seers = plant(monkeypatch)
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from medic_ad.errors import DataError, ModelError
 from medic_ad.load import load_checkpoint, load_model
+from medic_ad.model.sums import RECORD
 from medic_ad.models import MODELS, find_checkpoint
 from medic_ad.train.settings import StageArguments
 
@@ -49,6 +50,7 @@ def test_a_configuration_that_cannot_be_built_is_refused_at_once(
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) -> None:
     folder = tmp_path / "model"
     shutil.copytree(MODELS["nano"].path, folder)
+    (folder / RECORD).unlink()
     tensors = load_file(folder / "model.safetensors")
     tensors["detector.score.weight"].view(-1)[3] = wrong
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,8 @@ from medic_ad.errors import ModelError
 from medic_ad.load import load_checkpoint, load_model, pick_device
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import HEADS, MedicADForConditionalGeneration
-from medic_ad.models import weights_sha256
+from medic_ad.model.sums import RECORD
+from medic_ad.models import MODELS, weights_sha256
 from medic_ad.processor import MedicADProcessor
 
 SCOPE = ["brain MR T1", "brain MR FLAIR"]
@@ -41,10 +45,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tor
 
 
 def copy(saved: Path, folder: Path) -> Path:
-    folder.mkdir()
-    for file in saved.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
+    """A copy whose weights may be changed: without the record of their hashes."""
+    return Path(shutil.copytree(saved, folder, ignore=lambda *_: {RECORD}))
 
 
 def test_every_tensor_comes_back_bit_for_bit(saved) -> None:
@@ -185,6 +187,31 @@ def test_what_is_no_checkpoint_is_refused(saved, tmp_path: Path, fault: str) -> 
     for load in (load_checkpoint, lambda path: load_model(str(path), "cpu")):
         with pytest.raises(ModelError, match="expected"):
             load(folder)
+
+
+def test_one_damaged_byte_in_saved_weights_is_refused(saved, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved[0], tmp_path / "damaged"))
+    checked = subprocess.run(["sha256sum", "--check", "--quiet", RECORD], cwd=folder)
+    assert checked.returncode == 0
+    file = folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1  # the lowest bit of a number's second byte
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match="expected the model.safetensors that .* got another file"):
+        load_checkpoint(folder)
+    (folder / RECORD).unlink()  # a plain checkpoint has none
+    load_checkpoint(folder)
+    shutil.copy(saved[0] / RECORD, folder)
+    file.unlink()
+    with pytest.raises(ModelError, match="expected the model.safetensors that .* got none"):
+        load_checkpoint(folder)
+
+
+def test_the_bundled_weights_are_the_ones_that_were_recorded() -> None:
+    folder = MODELS["nano"].path
+    [line] = (folder / RECORD).read_text().splitlines()
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert line == f"{digest}  model.safetensors"
 
 
 def test_load_model_gives_name_hash_and_frozen_eval_network(saved, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from course_cases import DAYS
 from PIL import Image as PILImage
 from report_cases import make_change, make_image, make_report
 from rich.console import Console
+from scipy import ndimage
 
 from medic_ad.cli_show import show_course, track_slices
 from medic_ad.course import Step, Visit, follow_studies, measure_date
@@ -48,7 +49,8 @@ def report(cut: bool = False) -> Report:
     image = make_image(SHAPE, spacing_mm=SPACING)
     maps = [heat(2, 4), heat(2, 6), heat(3, 4)]
     decisions = ["abnormal"] * 3
-    visits = [Visit(d, 0.93, w) for d, w in zip(DAYS, decisions, strict=True)]
+    bands = [(0.05, 0.25), None, (0.4, 0.6)]
+    visits = [Visit(d, 0.93, w, b) for d, w, b in zip(DAYS, decisions, bands, strict=True)]
     steps = [Step("worse", SCORES, None, False)] * 2
     change = make_change(SHAPE, prior_heatmap=maps[1], prior_threshold=0.37)
     if cut:
@@ -75,6 +77,8 @@ def test_the_json_holds_the_course() -> None:
     validate(content)
     course = content["course"]
     assert [d["date"] for d in course["dates"]] == [str(day) for day in DAYS]
+    bands = [d["uncertain_band"] for d in course["dates"]]
+    assert bands == [[0.05, 0.25], None, [0.4, 0.6]]
     cube, grown = 64 * 2 / 1000, 216 * 2 / 1000
     np.testing.assert_allclose(
         [d["load"] for d in course["dates"]], [2 * cube, cube + grown, 3 * cube]
@@ -162,10 +166,44 @@ def test_a_cut_is_said_and_nothing_is_joined_across_it() -> None:
 def test_the_command_line_prints_the_lesions(capsys: pytest.CaptureFixture[str]) -> None:
     show_course(report(), Console(width=200, highlight=False))
     text = capsys.readouterr().out
-    for words in (*map(str, DAYS), "stable, stable", "enlarged, reduced", "new", "load", "score"):
-        assert words in text, words
+    rows = {words[0]: words[1:] for line in text.splitlines() if (words := line.split())}
+    assert rows["lesion"] == [*map(str, DAYS), "change", "%", "a", "year", "%", "a", "year"]
+    assert rows["2"][:5] == ["0.128", "0.432", "enlarged", "0.128", "reduced"]
+    assert rows["3"][:4] == ["–", "–", "0.128", "new"]
+    assert rows["load"] == ["0.256", "0.560", "worse", "0.384", "better"]
+    assert rows["comparison"] == ["worse", "worse"] and rows["score"] == ["0.93"] * 3
     show_course(make_report(), Console())
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("width", [32, 50, 80, 100])
+def test_a_narrow_screen_gets_the_columns_below_each_other_and_all_of_them(
+    width: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words: dict[int, list[str]] = {}
+    for wide in (width, 200):
+        show_course(report(), Console(width=wide, highlight=False))
+        text = capsys.readouterr().out
+        assert "…" not in text and max(map(len, text.splitlines())) <= wide
+        words[wide] = sorted({word.strip("─") for word in text.split()})
+    assert words[width] == words[200]
+
+
+def test_each_date_shows_the_band_of_its_own_kind_of_scan() -> None:
+    png = timeline_png(report())
+    assert png is not None
+    drawn = np.asarray(PILImage.open(io.BytesIO(png)).convert("RGB"))
+    bar = (drawn == (0x3A, 0x44, 0x4E)).all(-1)
+    labels, count = ndimage.label(ndimage.binary_opening(bar, np.ones((9, 9))))
+    assert count == 2  # the date between has none
+    boxes = sorted(ndimage.find_objects(labels), key=lambda box: box[1].start)
+    (first, _), (last, _) = boxes
+    assert boxes[0][1].stop < drawn.shape[1] / 3 and boxes[1][1].start > drawn.shape[1] / 2
+    assert first.start > last.stop  # 0.25 lies below 0.4
+    pixels = [band.stop - band.start for band in (first, last)]
+    assert pixels[0] == pytest.approx(pixels[1], abs=2)  # both 0.2 high
+    step = (first.stop - last.stop) / 0.35  # of the axis: from 0.05 to 0.4
+    assert pixels[0] / step == pytest.approx(0.2, abs=0.02)
 
 
 def test_no_bar_where_no_screen_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,7 +218,7 @@ def test_few_of_many_lesions_are_shown() -> None:
         spots[3 + 15 * (i // 8) :, 3 + 14 * (i % 8) :][: 3 + (i == 29), :4] = 0.9
     dates = [measure_date(spots, 0.42, image)] * 2
     course = follow_studies(
-        [Visit(None, 0.93, "abnormal")] * 2,
+        [Visit(None, 0.93, "abnormal", (0.4, 0.6))] * 2,
         dates,
         [Step("stable", None, None, False)],
         [None],

@@ -25,7 +25,7 @@ from medic_ad.finding import Change, find
 from medic_ad.image import SMALL_SIDE_PX
 from medic_ad.report import Report
 from medic_ad.report.document import document
-from medic_ad.report.rules import NO_PLACE, NOT_OF_VOLUMES, due_warnings
+from medic_ad.report.rules import NO_ANSWER, NO_PLACE, NOT_OF_VOLUMES, due_warnings
 from medic_ad.study import Study
 
 NOT_COMPARABLE = Change("not_comparable", None, None, reason="The prior overlaps by 10 %.")
@@ -168,3 +168,13 @@ def test_the_heatmap_of_a_report_cannot_be_changed_and_the_callers_can() -> None
     with pytest.raises(ValueError, match="read-only"):
         report.heatmap[0, 0] = 1.0
     heatmap[0, 0] = 0.1
+
+
+def test_a_question_out_of_scope_is_told_that_it_gets_no_answer() -> None:
+    report = out_of_scope_report(question="Where is the anomaly?")
+    assert NO_ANSWER in report.warnings
+    page = report.to_html()
+    assert page.count(NO_ANSWER) == 1 and "<h2>Answer</h2><p>None.</p>" in page
+    assert NO_ANSWER not in out_of_scope_report().warnings
+    with pytest.raises(MedicADError, match="must carry the warning: No answer"):
+        out_of_scope_report(question="Where is the anomaly?", warnings=())

@@ -6,7 +6,7 @@ import pytest
 from report_cases import blob, make_image
 
 from medic_ad.finding import Finding, find
-from medic_ad.report.text import answer_contradictions, contradictions, located_cell
+from medic_ad.report.text import answer_contradictions, contradictions, located_cell, told_change
 from medic_ad.words import CHANGE_SENTENCES, NO_ANOMALY, NO_PRIOR, anomaly_sentence
 
 CELLS = [(row, col) for row in range(3) for col in range(3)]
@@ -142,3 +142,15 @@ def test_answers_are_held_against_the_result_too(
     found = answer_contradictions(question, answer, decision, upper_left, label)
     assert len(found) == count, found
     assert all(sentence.startswith("The answer ") for sentence in found)
+
+
+@pytest.mark.parametrize("label", CHANGE_SENTENCES)
+def test_the_change_that_a_text_tells_is_found(label: str) -> None:
+    assert told_change(f"{SOME} {CHANGE_SENTENCES[label]}") == label
+
+
+@pytest.mark.parametrize(
+    "text", [SOME, "", "A smaller field of view.", "Compared with the prior, it is not worse."]
+)
+def test_a_text_that_tells_no_change_tells_none(text: str) -> None:
+    assert told_change(text) is None

@@ -23,10 +23,13 @@ from medic_ad.finding import DECISIONS, Finding, decide
 from medic_ad.load import Model, load_model
 from medic_ad.look import BATCH
 from medic_ad.model.calibration import Calibration
+from medic_ad.report.labels import decision_word, score_words
 from medic_ad.report.report import Report
+from medic_ad.report.rules import NO_ANSWER
 from medic_ad.report.schema import NOTICE, validate
 from medic_ad.road import read
 from medic_ad.study import read_study
+from medic_ad.words import BLANK
 
 MR = {"modality": "MR", "body_part": "BRAIN"}
 THICK = slice(20, 170, 10)  # of the template: 15 slices of 10 mm
@@ -288,6 +291,7 @@ def test_another_modality_or_body_part_is_out_of_scope(
     assert report.findings == () and report.text == "" and report.answer is None
     assert report.change is not None and report.change.label == "not_comparable"
     assert any(w.startswith("Out of scope: the ") for w in report.warnings)
+    assert NO_ANSWER in report.warnings
     content = figures(report)
     assert content["score"] is None and content["heatmap"]["threshold"] is None
     assert content["heatmap"]["looked"] == 0
@@ -319,6 +323,18 @@ def test_blank_and_noise_are_not_abnormal(model: Model, tmp_path: Path) -> None:
     assert len(decisions) == 9
     assert "abnormal" not in decisions.values(), decisions
     assert decisions["grey 0.5"] == "out_of_scope"
+
+
+def test_of_a_blank_image_it_is_said_that_there_is_nothing_to_read(
+    model: Model, tmp_path: Path
+) -> None:
+    blank = read(read_study(write_png(tmp_path / "x.png", np.zeros((224, 224)))), model)
+    assert blank.decision == "out_of_scope" and blank.provenance["gate"]["reason"] == BLANK
+    assert decision_word(blank) == "Nothing to read" and "grey value" in score_words(blank)
+    assert "Nothing to read" in blank.to_html()
+    noise = np.random.default_rng(0).random((224, 224))
+    other = read(read_study(write_png(tmp_path / "y.png", noise)), model)
+    assert other.decision == "out_of_scope" and decision_word(other) == "Out of scope"
 
 
 # ---------------------------------------------------------------- one vision pass

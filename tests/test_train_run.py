@@ -159,6 +159,20 @@ class Two(torch.nn.Module):
         self.frozen, self.learned = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
 
 
+def test_training_shows_one_bar_with_its_losses_and_no_raw_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Two()
+    freeze(model, ("learned.",))
+    # 25 steps are a line of the log
+    arguments = StageArguments(**tiny.arguments(tmp_path, tmp_path, out=str(tmp_path), steps=25))
+    with pytest.raises(ModelError, match="frozen.weight changed"):
+        fit(Leaky(model), model, Draws(lambda *_: {"x": torch.ones(1)}, 0), arguments, "leaky")
+    said = capsys.readouterr()
+    assert "25/25" in said.err and "loss=" in said.err
+    assert "{'" not in said.err + said.out and "grad_norm" not in said.err
+
+
 def test_a_frozen_tensor_that_changes_is_an_error(tmp_path: Path) -> None:
     model = Two()
     torch.nn.init.zeros_(model.frozen.weight)

@@ -19,7 +19,7 @@ import typer
 
 from medic_ad import __version__
 from medic_ad.cli_stages import BATCH, CALIBRATE, EVALUATE, NODE, TRAIN, add_stage, extra
-from medic_ad.cli_usage import Root, given_path
+from medic_ad.cli_usage import Root, given_path, out_file, out_folder
 from medic_ad.models import MODELS
 
 NOTICE = "Research use only. Not a medical device."
@@ -118,13 +118,13 @@ def read(
     out: Annotated[
         Path | None,
         typer.Option(
-            parser=given_path, metavar="DIR", help="Save the report (HTML, JSON, pictures) here."
+            parser=out_folder, metavar="DIR", help="Save the report (HTML, JSON, pictures) here."
         ),
     ] = None,
     dicom: Annotated[
         Path | None,
         typer.Option(
-            parser=given_path,
+            parser=out_folder,
             metavar="DIR",
             help="Write it as DICOM objects of the study: SEG, maps, SR, picture.",
         ),
@@ -132,7 +132,7 @@ def read(
     fhir: Annotated[
         Path | None,
         typer.Option(
-            parser=given_path, metavar="DIR", help="Write it as FHIR bundles, R5 and R4B."
+            parser=out_folder, metavar="DIR", help="Write it as FHIR bundles, R5 and R4B."
         ),
     ] = None,
     as_json: Annotated[
@@ -184,7 +184,7 @@ def deidentify(
         typer.Argument(metavar="IN", parser=given_path, help="DICOM file, or folder of them."),
     ],
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", parser=given_path, help="New folder for the images.")
+        Path, typer.Argument(metavar="OUT", parser=out_folder, help="New folder for the images.")
     ],
     key: Annotated[
         Path | None,
@@ -210,7 +210,7 @@ def demo(
     out: Annotated[
         Path,
         typer.Option(
-            parser=given_path, metavar="DIR", help="Folder for the study, report and page."
+            parser=out_folder, metavar="DIR", help="Folder for the study, report and page."
         ),
     ],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "nano",
@@ -242,8 +242,16 @@ def info(
     ] = False,
 ) -> None:
     """Version, models with scope and thresholds, libraries, devices; or --memory of training."""
-    if memory != (model is not None):
-        raise typer.BadParameter("expected --model and --memory together, got one of them.")
+    if memory and model is None:
+        raise typer.BadParameter(
+            "expected --model with it, got none; name the model", param_hint="'--memory'"
+        )
+    if model is not None and not memory:
+        raise typer.BadParameter(
+            f"expected --memory with it, got {model!r} alone; add --memory, or leave --model out "
+            "to see what is here",
+            param_hint="'--model'",
+        )
     from medic_ad.cli_show import show_info, show_memory
 
     content: dict[str, Any]
@@ -294,7 +302,7 @@ def prepare(
     out: Annotated[
         Path | None,
         typer.Option(
-            parser=given_path,
+            parser=out_file,
             metavar="FILE",
             help="Parquet file to write; NAME.parquet if not given.",
         ),

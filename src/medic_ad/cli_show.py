@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import track
 from rich.table import Table
 
@@ -22,8 +23,16 @@ if TYPE_CHECKING:
 
 COLOURS = {"abnormal": "dark_orange", "normal": "green", "uncertain": "medium_purple"}
 MAX_ROWS = 8
+_GROWTH = {"change": "change", "%": "percent", "a year": "per_year", "% a year": "percent_per_year"}
 _WIDE = 140  # columns from which on a table of seven columns can be read
 _ONE_LINE = 2000  # where no screen is there to wrap for: a row a set, for grep
+
+
+class Column(NamedTuple):
+    """A column of a table that may be divided: its head and a cell for each row."""
+
+    head: str
+    cells: list[str]
 
 
 def _console() -> Console:
@@ -80,28 +89,66 @@ def show_report(report: Report) -> None:
 
 
 def show_course(report: Report, console: Console) -> None:
-    """The lesions over all dates: a column for each date, a row for each lesion."""
+    """The lesions over all dates: a column for each date, a row for each lesion.
+
+    A screen too narrow for all columns gets them in several tables, one below the other.
+    """
     from medic_ad.report.timeline import NONE, course_table
 
     course = course_table(report)
     if course is None:
         return
     shown = course.rows[:MAX_ROWS]
-    heads = [f"{date}, {course.unit}" for date in course.dates]
-    table = _table("lesion", *heads, "class", "change", "%", "a year", "% a year")
-    for row in shown:
-        kinds = [kind for kind in row["kinds"] if kind != NONE] or [NONE]
-        figures = (row[k] for k in ("change", "percent", "per_year", "percent_per_year"))
-        table.add_row(str(row["id"]), *row["sizes"], ", ".join(kinds), *figures)
-    table.add_section()
-    table.add_row("load", *course.loads, ", ".join(course.load_labels))
-    table.add_row("comparison", *([""] * len(course.loads)), ", ".join(course.labels))
-    table.add_row("score", *course.scores)
-    console.print(table)
+    names = Column("lesion", [*(str(row["id"]) for row in shown), "load", "comparison", "score"])
+    columns = []
+    for i, date in enumerate(course.dates):
+        sizes = [*(row["sizes"][i] for row in shown), course.loads[i]]
+        kinds, label = [NONE] * len(sizes), ""
+        if i:
+            kinds = [*(row["kinds"][i - 1] for row in shown), course.load_labels[i - 1]]
+            label = course.labels[i - 1]
+        cells = [
+            size if kind == NONE else f"{size} {kind}"
+            for size, kind in zip(sizes, kinds, strict=True)
+        ]
+        columns.append(Column(date, [*cells, label, course.scores[i]]))
+    for head, key in _GROWTH.items():
+        columns.append(Column(head, [*(row[key] for row in shown), "", "", ""]))
+    console.print(f"\nSizes in {course.unit}, with what became of them since the date before:")
+    for table in _abreast(console, names, columns, len(shown)):
+        console.print(table)
     if more := len(course.rows) - len(shown) + course.more:
         console.print(f"and {more} more lesions")
     for note in course.notes:
         console.print(escape(note))
+
+
+def _abreast(
+    console: Console, names: Column, columns: list[Column], section: int
+) -> Iterator[Table]:
+    """Tables of the columns in their order, as many in each as the screen is wide.
+
+    Args:
+        names: of the rows, the first column of each table.
+        section: how many rows stand above the line.
+    """
+    part: list[Column] = []
+    unbound = console.options.update_width(_ONE_LINE)
+    for column in columns:
+        wider = _of_columns([names, *part, column], section)
+        if part and Measurement.get(console, unbound, wider).maximum > console.width:
+            yield _of_columns([names, *part], section)
+            part = []
+        part.append(column)
+    yield _of_columns([names, *part], section)
+
+
+def _of_columns(columns: list[Column], section: int) -> Table:
+    table = _table(*(column.head for column in columns))
+    for number, row in enumerate(zip(*(column.cells for column in columns), strict=True), 1):
+        if any(row[1:]):
+            table.add_row(*row, end_section=number == section)
+    return table
 
 
 def track_slices(batches: range) -> Iterable[int]:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from medic_ad.cli_usage import try_writing
 from medic_ad.errors import MedicADError
 
 
@@ -205,7 +206,8 @@ def as_command(arguments: type, main: Callable[[Any], object]) -> Callable[..., 
 
     Types and defaults come from the fields, help from their metadata; a field without a default is
     a required option, unless the YAML file of `--config` gives it. Where the metadata says
-    `argument`, it stands on the command line without its name.
+    `argument`, it stands on the command line without its name. The field `out` is where it writes,
+    which is tried before the work.
     """
     types = typing.get_type_hints(arguments)
     fields = [field for field in dataclasses.fields(arguments) if field.init]
@@ -219,7 +221,13 @@ def as_command(arguments: type, main: Callable[[Any], object]) -> Callable[..., 
                 raise typer.BadParameter(
                     "expected a value, got an empty text", param_hint=f"'--{flag}'"
                 )
-        done = main(arguments(**values))
+        settings = arguments(**values)
+        if "out" in values and "://" not in values["out"]:
+            try:
+                try_writing(Path(values["out"]))
+            except ValueError as error:
+                raise typer.BadParameter(str(error), param_hint="'--out'") from error
+        done = main(settings)
         if isinstance(done, Path):
             typer.echo(f"Written: {done}")
 

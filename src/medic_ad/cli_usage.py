@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,8 @@ def one_sentence() -> Iterator[None]:
         # a path of the user's, such as an output folder that cannot be written to
         if error.filename is None or isinstance(error, BrokenPipeError):
             raise
-        sentence = f"{error.filename}: {error.strerror}; give another path."
+        sentence = f"expected a path that can be used, got {str(error.filename)!r} "
+        sentence += f"({error.strerror}); give another"
         cause = error
     else:
         return
@@ -65,6 +67,36 @@ def given_path(text: str) -> Path:
     if not str(text).strip():
         raise ValueError("expected a path, got an empty text")
     return Path(text)
+
+
+def out_folder(text: str) -> Path:
+    """The path of a folder that is written to, refused before the work where it cannot be."""
+    path = given_path(text)
+    try_writing(path)
+    return path
+
+
+def out_file(text: str) -> Path:
+    """The path of a file that is written, or of a folder that gets it, refused as early."""
+    path = given_path(text)
+    try_writing(path if path.is_dir() else path.parent)
+    return path
+
+
+def try_writing(folder: Path) -> None:
+    """Write a file without a name into a folder, or into the nearest one above that is there.
+
+    Raises:
+        ValueError: it cannot be written, or the path is a file.
+    """
+    try:
+        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ValueError(
+            f"expected a folder that can be written to, got {str(folder)!r} ({error.strerror}); "
+            "give another"
+        ) from error
 
 
 def usage_sentence(error: typer.TyperException) -> str:

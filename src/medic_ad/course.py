@@ -148,11 +148,16 @@ SLICE_TOLERANCE = Tolerance(change_ml=0.02 ** (2 / 3) / 10)
 
 @dataclass(frozen=True)
 class Visit:
-    """What one date says by itself: the calibrated score (NaN out of scope) and its decision."""
+    """What one date says by itself: the calibrated score, its decision, and the band it is made by.
+
+    Dates of different kinds of scan are judged by different bands. Out of scope the score is NaN
+    and the band None.
+    """
 
     date: datetime.date | None
     score: float
     decision: str
+    uncertain_band: tuple[float, float] | None
 
 
 @dataclass(frozen=True)

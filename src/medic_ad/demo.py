@@ -191,7 +191,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def compare(planted: Planted, healthy: Report, before: Report, now: Report) -> list[Row]:
     """What was planted, what was found, and whether they agree."""
     from medic_ad.report.labels import decision_word
-    from medic_ad.report.text import located_cell
+    from medic_ad.report.text import located_cell, told_change
 
     truth = planted.mask
     y, x = (float(c.mean()) for c in np.nonzero(truth))
@@ -207,6 +207,7 @@ def compare(planted: Planted, healthy: Report, before: Report, now: Report) -> l
     scores = None if now.change is None else now.change.scores
     label_found = label.replace("_", " ") + ("" if scores is None else f" {scores[label]:.2f}")
     said = re.split(r"(?<=\.)\s", now.text)[0] or "none"
+    told = told_change(now.text)
     overlap = f"{area_now} mm², Dice {dice(found(now), truth):.2f}"
     score_now = _scored(decision_word(now), now.score)
     score_healthy = _scored(decision_word(healthy), healthy.score)
@@ -221,6 +222,7 @@ def compare(planted: Planted, healthy: Report, before: Report, now: Report) -> l
             located_cell(now.text) == cell,
         ),
         Row("Change", "worse", label_found, label == "worse"),
+        Row("Change in the text", "worse", told or "none", told == "worse"),
         Row("Area now", f"{int(truth.sum())} mm²", overlap, None),
         Row("Area, now over prior", f"× {planted.growth:.2f}", growth, None),
     ]

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import is_flash_attn_2_available
-from transformers.utils.logging import set_tqdm_hook
 
 from medic_ad.errors import ModelError
+from medic_ad.model.bars import without_bars
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration, refuse_unfit_keys
 from medic_ad.model.pixel import arrange
+from medic_ad.model.sums import refuse_damaged
 from medic_ad.models import (
     ATTENTION,
     MODELS,
@@ -91,21 +92,17 @@ def check_config(path: str | Path) -> str:
 
 @contextmanager
 def unreported() -> Iterator[None]:
-    """Without transformers' report of unfit keys, which are refused here, and its bar of weights.
-
-    Downloads keep their bars, which are huggingface_hub's.
-    """
+    """Without transformers' report of unfit keys, which are refused here, and its bars."""
     logger = logging.getLogger("transformers.modeling_utils")
 
     def other(record: logging.LogRecord) -> bool:
         return "LOAD REPORT" not in record.getMessage()
 
     logger.addFilter(other)
-    before = set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **{**kwargs, "disable": True}))
     try:
-        yield
+        with without_bars():
+            yield
     finally:
-        set_tqdm_hook(before)
         logger.removeFilter(other)
 
 
@@ -152,10 +149,11 @@ def load_checkpoint(
         dtype: of the weights; "auto" is the checkpoint's own.
 
     Raises:
-        ModelError: it is no checkpoint, its weights do not fit its configuration, or there is no
-            such attention here or in this precision.
+        ModelError: it is no checkpoint, its weights are damaged or do not fit its configuration,
+            or there is no such attention here or in this precision.
     """
     check_attention(attention)
+    refuse_damaged(Path(path))
     options: dict = {"attn_implementation": attention, "dtype": dtype}
     with one_sentence(path):
         kind = check_config(path)

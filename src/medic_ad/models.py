@@ -13,10 +13,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from medic_ad.errors import ModelError
+from medic_ad.model.sums import RECORD, weight_sums
 
 WEIGHTS = Path(__file__).parent / "weights"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja"]  # weights, settings, tokenizer
+HUB_FILES = ["*.safetensors", RECORD, "*.json", "*.txt", "*.jinja"]
 UNLOADABLE = (
     OSError,
     ValueError,
@@ -105,7 +106,6 @@ def checkpoint_folder(found: str | Path) -> Path:
 def weights_sha256(folder: Path) -> str:
     """Hash over the names and bytes of a folder's safetensors files."""
     total = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            total.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    for name, digest in weight_sums(folder).items():
+        total.update(name.encode() + bytes.fromhex(digest))
     return total.hexdigest()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from medic_ad.report.report import Report
 from medic_ad.report.rules import due_warnings
 from medic_ad.report.schema import NOTICE
 from medic_ad.study import Study
+from medic_ad.words import BLANK
 
 LOOKED_SHARE = 0.15  # slices with less foreground than this share of the fullest are not looked at
 STUDY_SLICES = 3  # a volume's logit is the mean of its highest three
@@ -88,7 +88,7 @@ def scan(image: Image, model: Model, track: Track = iter) -> Scan:
         return Scan(None, None, None, float("nan"), nothing, None, reason)
     slices, window = image.slices(), grey_window(image.pixels)
     if window[1] <= window[0]:
-        return Scan(None, None, None, float("nan"), nothing, None, "the image is blank")
+        return Scan(None, None, None, float("nan"), nothing, None, BLANK)
     indexes = looked_slices(slices, window[0])
     seen = sweep(model, [slices[i] for i in indexes], [window] * len(indexes), track)
     entry, distance, limit = calibration.entry(seen.gate)
@@ -142,8 +142,6 @@ def read(study: Study, model: Model, question: str | None = None, track: Track =
     result = scans[-1]
     fitted = calibrated(model, result.entry)
     threshold = fitted("heatmap_threshold")
-    low, high = fitted("band_low"), fitted("band_high")
-    band = None if low is None or high is None else [low, high]
     decision = decision_of(result, model)
     findings = () if threshold is None else find(result.heatmap, threshold, study.image)
     course, last = follow(dates, scans, model, study.measurable, track)
@@ -177,16 +175,22 @@ def read(study: Study, model: Model, question: str | None = None, track: Track =
         text=text,
         answer=answer,
         question=question,
-        provenance=provenance(study, model, result, fitted, band),
+        provenance=provenance(study, model, result),
         study=study,
         warnings=(*warnings, *extra),
     )
 
 
-def decision_of(result: Scan, model: Model) -> str:
-    """What a scan's score says, by the band of its own scope entry."""
+def band_of(result: Scan, model: Model) -> tuple[float, float] | None:
+    """Ends of the uncertain band of a scan's own scope entry; `None` out of scope."""
     fitted = calibrated(model, result.entry)
-    return decide(result.score, (fitted("band_low") or 0.0, fitted("band_high") or 0.0))
+    low, high = fitted("band_low"), fitted("band_high")
+    return None if low is None or high is None else (low, high)
+
+
+def decision_of(result: Scan, model: Model) -> str:
+    """What a scan's score says, by its band."""
+    return decide(result.score, band_of(result, model) or (0.0, 0.0))
 
 
 def follow(
@@ -213,7 +217,8 @@ def follow(
     if not measured or last is None:
         return None, last
     visits = [
-        Visit(d.date, s.score, decision_of(s, model)) for d, s in zip(dates, scans, strict=True)
+        Visit(d.date, s.score, decision_of(s, model), band_of(s, model))
+        for d, s in zip(dates, scans, strict=True)
     ]
     lesions = [
         measure_date(s.heatmap, calibrated(model, s.entry)("heatmap_threshold"), d.image)
@@ -222,10 +227,9 @@ def follow(
     return follow_studies(visits, lesions, steps, frames, dates[-1].image.is_volume), last
 
 
-def provenance(
-    study: Study, model: Model, result: Scan, fitted: Any, band: Sequence[float] | None
-) -> dict:
+def provenance(study: Study, model: Model, result: Scan) -> dict:
     """Everything that the numbers of a report depend on."""
+    fitted = calibrated(model, result.entry)
     entry = None if result.entry is None else model.config.scope[result.entry]
     inputs = [("current", study), *(("prior", p) for p in study.priors)]
     return {
@@ -237,10 +241,14 @@ def provenance(
         "score": {name: fitted(name) for name in ("slope", "heatmap_slope", "offset")},
         "change_temperature": float(model.network.calibration.change_temperature),
         "threshold": fitted("threshold"),
-        "uncertain_band": band,
+        "uncertain_band": band_of(result, model),
         "heatmap_threshold": fitted("heatmap_threshold"),
         "prevalence": fitted("prevalence"),
-        "gate": {"distance": result.distance, "limit": result.limit},
+        "gate": {
+            "distance": result.distance,
+            "limit": result.limit,
+            "reason": result.reason,
+        },
         "device": str(model.device),
         "dtype": str(model.network.dtype).removeprefix("torch."),
         "attention": model.config._attn_implementation,

@@ -15,6 +15,7 @@ DETECT_QUESTION = "Is there an anomaly, and where?"
 COMPARE_QUESTION = "How has it changed since the prior?"
 NO_ANOMALY = "There is no anomaly."
 NO_PRIOR = "There is no prior to compare with."
+BLANK = "the image is blank"  # why nothing of it is read
 CHANGE_LABELS = ("worse", "stable", "better")  # in the order of the change head's logits
 EXCHANGED = dict(zip(CHANGE_LABELS, CHANGE_LABELS[::-1], strict=True))  # with the dates
 CHANGE_SENTENCES = {

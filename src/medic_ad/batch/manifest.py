@@ -34,6 +34,7 @@ NEEDED = ("study", "path")
 PARQUET = ".parquet"
 RESULTS, HEATMAPS = "results", "heatmaps"  # folders beside it
 READ, FAILED = "read", "failed"  # what becomes of a study
+HASHES = {"weights_sha256": "weights", "studies_sha256": "studies"}  # of what, in words
 RUN = b"medic_ad_run"  # key of the run's settings in the manifest's own metadata
 
 
@@ -84,6 +85,11 @@ def studies_at(inputs: str, modality: str | None, body_part: str | None) -> pa.T
         BatchError: no such input, or a table that does not fit.
     """
     entries = _entries(inputs)
+    if not entries and "://" not in inputs:
+        raise BatchError(
+            f"expected a Parquet manifest, a folder or a glob of studies at {inputs}, found "
+            "nothing there; check the path."
+        )
     tables = [str(entry) for entry in entries if entry.suffix == PARQUET]
     if any(entry.suffix.lower() == ".csv" for entry in entries):
         raise BatchError(
@@ -101,7 +107,7 @@ def studies_at(inputs: str, modality: str | None, body_part: str | None) -> pa.T
     else:
         table = _listed(entries)
     if not len(table):
-        raise BatchError(f"expected studies in {inputs}, found none; give another path.")
+        raise BatchError(f"expected studies in {inputs}, found no row; fill the manifest.")
     for name, value in (("modality", modality), ("body_part", body_part)):
         if value is not None:
             index = table.schema.get_field_index(name)
@@ -134,7 +140,7 @@ def _manifest(inputs: str, addresses: list[str]) -> pa.Table:
         if name not in table.column_names:
             raise BatchError(
                 f"expected the columns study and path in {inputs}, came "
-                f"{', '.join(table.column_names)}; add {name}."
+                f"{', '.join(table.column_names)}; add {name}, or rename the column that is it."
             )
     unknown = sorted(set(table.column_names) - set(SCHEMA.names))
     if unknown:
@@ -158,9 +164,14 @@ def _row(row: dict[str, Any], base: Path | None, inputs: str) -> dict[str, Any]:
         return str(path if base is None else base / path)
 
     for name in NEEDED:
-        if not isinstance(row[name], str) or not row[name].strip():
+        if row[name] is not None and not isinstance(row[name], str):
             raise BatchError(
-                f"expected a {name} in each row of {inputs}, came {row[name]!r}; fill it."
+                f"expected text in the column {name} of {inputs}, came the "
+                f"{type(row[name]).__name__} {row[name]!r}; write it as text (pandas: astype(str))."
+            )
+        if not (row[name] or "").strip():
+            raise BatchError(
+                f"expected a {name} in each row of {inputs}, came an empty one; fill it."
             )
     priors, date = row.get("priors"), row.get("date")
     priors = [priors] if isinstance(priors, str) else priors
@@ -204,9 +215,12 @@ def write_manifest(table: pa.Table, folder: Folder, run: Run) -> None:
         if kept != said:
             old, new = json.loads(kept), json.loads(said)
             name = next(key for key in new if old.get(key) != new[key])
+            were, came = f" ({old.get(name)})", new[name]
+            if name in HASHES:
+                were, came = "", "others"
             raise BatchError(
-                f"expected the {name} that the results in {folder.url} were begun with "
-                f"({old.get(name)}), came {new[name]}; give another --out."
+                f"expected the {HASHES.get(name, name)} that the results in {folder.url} were "
+                f"begun with{were}, came {came}; give the same, or another --out."
             )
         return
     with folder.new(NAME) as file:

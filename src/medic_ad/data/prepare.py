@@ -53,8 +53,13 @@ def prepare(
     if name not in SETS and name not in COMBINATIONS:
         known = ", ".join([*SETS, *COMBINATIONS])
         raise DataError(f"There is no data set {name!r}: choose one of {known}.")
-    if (name == "table") != (csv is not None):
-        raise DataError("A CSV file belongs to the data set `table` and only there: give both.")
+    if name == "table" and csv is None:
+        raise DataError("expected --csv with the data set `table`, got none; name your CSV file.")
+    if name != "table" and csv is not None:
+        raise DataError(
+            f"expected --csv with the data set `table` only, got it with {name}; leave it out, or "
+            "prepare `table`."
+        )
     if csv is not None and not duplicates:
         raise DataError("Duplicates of a table are always looked for: leave --no-duplicates out.")
     parts = COMBINATIONS.get(name, (name,))
@@ -65,7 +70,8 @@ def prepare(
         )
     root, out = Path(root).resolve(), Path(out)
     if not root.is_dir():
-        raise DataError(f"The folder {root} is missing: give the folder of {name} as --root.")
+        what = "your images" if csv is not None else name
+        raise DataError(f"The folder {root} is missing: give the folder of {what} as --root.")
     if out.suffix != ".parquet":
         out = out / f"{name}.parquet"
     store = out.with_name(out.name + ".fingerprints")

@@ -184,6 +184,11 @@ def read_samples(path: str | Path) -> list[Sample]:
 
 def read_info(path: str | Path) -> TableInfo:
     """Read what a table says about itself, without its rows."""
+    if not Path(path).is_file():
+        raise DataError(
+            f"expected a Parquet table of samples at {path}, found no file; make it with "
+            "`medic-ad data prepare`."
+        )
     try:
         schema = pyarrow.parquet.read_schema(path)
     except (OSError, pyarrow.ArrowException) as error:

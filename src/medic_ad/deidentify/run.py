@@ -21,7 +21,7 @@ from medic_ad.deidentify.person import Person, read_key
 from medic_ad.deidentify.scrub import Action, scrub
 from medic_ad.deidentify.stored import clear_outside
 from medic_ad.errors import DeidentifyError, MedicADError
-from medic_ad.readers.dicom_files import read_dataset
+from medic_ad.readers.dicom_files import holds_dicom, read_dataset
 from medic_ad.readers.dicom_pixels import PIXELS, PLUGINS, check_samples, no_panic
 
 REPORT = "deidentification.json"
@@ -138,6 +138,8 @@ def clean(path: Path, secret: bytes) -> tuple[Dataset, list[Action], list[Box]]:
     Raises:
         DeidentifyError: it holds no image, or text in it that cannot be taken away.
     """
+    if not holds_dicom(path):
+        raise DeidentifyError("expected a DICOM file, came one of another kind; leave it out.")
     dataset = read_dataset(path)
     if not any(name in dataset for name in PIXELS):
         raise DeidentifyError(

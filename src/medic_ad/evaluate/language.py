@@ -232,7 +232,7 @@ def main(arguments: LanguageArguments) -> Path:
     )
 
 
-def agreement(run: Run[Answers], images: list[Sample]) -> list[Part | None]:
+def agreement(run: Run[Answers], images: list[Sample]) -> list[Part]:
     """Text against map and decision, of models that were calibrated."""
     if not images:
         note = (

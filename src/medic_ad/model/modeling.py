@@ -23,6 +23,7 @@ from transformers.utils import ModelOutput
 from medic_ad.errors import ModelError
 from medic_ad.model.adapters import add_adapters
 from medic_ad.model.attention import group_windows
+from medic_ad.model.bars import without_bars
 from medic_ad.model.batches import by_grid
 from medic_ad.model.calibration import Calibration
 from medic_ad.model.compare import CompareOutput, Date, DiffProcessor
@@ -31,6 +32,7 @@ from medic_ad.model.detect import AnomalyProcessor, DetectOutput
 from medic_ad.model.explain import HeatmapDecoder
 from medic_ad.model.linear import pack_linears
 from medic_ad.model.pixel import unpatchify
+from medic_ad.model.sums import record_sums
 from medic_ad.model.taps import raster, raster_order
 
 HEADS = ("detector", "comparer", "explainer", "calibration")
@@ -100,6 +102,12 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             for m in getattr(self, head).modules()
         ):
             super()._init_weights(module)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+        """Save as every model of transformers, with the hashes of the weights beside them."""
+        with without_bars():
+            super().save_pretrained(save_directory, **kwargs)
+        record_sums(Path(save_directory))
 
     @classmethod
     def from_base(cls, name_or_path: str | Path, **kwargs) -> MedicADForConditionalGeneration:

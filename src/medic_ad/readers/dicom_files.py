@@ -122,7 +122,12 @@ def is_directory(header: Dataset) -> bool:
 
 def files_among(paths: list[Path]) -> list[DicomFile]:
     """Those that start as DICOM does, opened."""
-    return [open_file(path) for path in paths if is_dicom(_head(path))]
+    return [open_file(path) for path in paths if holds_dicom(path)]
+
+
+def holds_dicom(path: Path) -> bool:
+    """Whether a file starts as DICOM does."""
+    return is_dicom(_head(path))
 
 
 def _named_by(file: DicomFile) -> list[Path]:

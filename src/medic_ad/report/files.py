@@ -12,7 +12,7 @@ from medic_ad.errors import MedicADError
 
 
 def put_files(contents: dict[str, bytes], folder: str | Path, stale: Iterable[str] = ()) -> Path:
-    """Write files beside the folder, then move them in; the last name given marks completion.
+    """Write all files under another name, then move them in; the last name marks completion.
 
     Args:
         contents: of each file, by its name.
@@ -33,9 +33,10 @@ def put_files(contents: dict[str, bytes], folder: str | Path, stale: Iterable[st
 
 
 def _put(contents: dict[str, bytes], target: Path, stale: set[str]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    staging.mkdir()
+    name = f".{target.name}.{uuid.uuid4().hex}"
+    # within a folder that is there: it may be a mount, or the only one that is open to us
+    staging = target / name if target.is_dir() else target.with_name(name)
+    staging.mkdir(parents=True)
     try:
         for name, content in contents.items():
             (staging / name).write_bytes(content)

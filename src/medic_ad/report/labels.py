@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from medic_ad.finding import Finding
 from medic_ad.report.document import identity, plain
+from medic_ad.words import BLANK
 
 if TYPE_CHECKING:
     from medic_ad.report.report import Report
@@ -26,7 +27,11 @@ _CHANGES = {
 
 def decision_word(report: Report) -> str:
     """The decision as it stands at the head of the page."""
-    return _DECISIONS[report.decision]
+    return "Nothing to read" if _is_blank(report) else _DECISIONS[report.decision]
+
+
+def _is_blank(report: Report) -> bool:
+    return bool(report.provenance["gate"]["reason"] == BLANK)
 
 
 def change_word(report: Report) -> str | None:
@@ -54,6 +59,8 @@ def tolerance_words(report: Report) -> str:
 def score_words(report: Report) -> str:
     """The score with the threshold and band that turned it into the decision."""
     provenance = report.provenance
+    if _is_blank(report):
+        return "No score: one grey value fills the image."
     if report.decision == "out_of_scope":
         gate = provenance["gate"]
         if gate["distance"] is None or gate["limit"] is None:

@@ -24,6 +24,7 @@ NOT_MEASURED = (
     "Sizes over time were not measured: not every date says its pixel spacing, so there is no "
     "course of lesions."
 )
+NO_ANSWER = "No answer to the question is given: the image is out of scope."
 NO_PLACE = (
     "No place found: the score says abnormal, but no region of the map reaches its threshold."
 )
@@ -66,6 +67,8 @@ def due_warnings(
         due += _against_load(course)
     label = None if change is None else change.label
     due += contradictions(text, decision, findings, label, due)
+    if question is not None and answer is None:
+        due.append(NO_ANSWER)
     if answer is not None:
         due += answer_contradictions(question or "", answer, decision, findings, label)
     return tuple(due)
@@ -201,11 +204,17 @@ def _check_course(report: Report) -> None:
             f"{len(course.visits)}."
         )
     now, label = course.visits[-1], course.steps[-1].label
-    same_score = now.score == report.score or (math.isnan(now.score) and math.isnan(report.score))
-    if not same_score or now.decision != report.decision or label != change.label:
+    ends = [
+        (None if math.isnan(score) else score, decision, tuple(band or ()), what)
+        for score, decision, band, what in (
+            (report.score, report.decision, report.provenance["uncertain_band"], change.label),
+            (now.score, now.decision, now.uncertain_band, label),
+        )
+    ]
+    if ends[0] != ends[1]:
         raise MedicADError(
-            f"The course ends with the report's score, decision and change ({report.score}, "
-            f"{report.decision}, {change.label}), not {now.score}, {now.decision}, {label}."
+            f"The course ends with the report's score, decision, band and change {ends[0]}, not "
+            f"{ends[1]}."
         )
     if course.lesions.counts[-1] != len(report.findings):
         raise MedicADError(

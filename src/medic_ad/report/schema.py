@@ -11,7 +11,7 @@ from medic_ad.errors import MedicADError
 from medic_ad.finding import CHANGES, DECISIONS
 from medic_ad.lesions import KINDS, Tolerance
 
-SCHEMA_NAME = "medic-ad/report/3"
+SCHEMA_NAME = "medic-ad/report/4"
 NOTICE = "Research use only. Not a medical device."
 FINDINGS_ARE = {
     "abnormal": "findings",
@@ -50,6 +50,8 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+_BAND = _or_null(_array(_MAYBE_PROBABILITY, 2, 2))
+
 PROVENANCE = _object(
     medic_ad=_TEXT,
     model=_TEXT,
@@ -59,10 +61,10 @@ PROVENANCE = _object(
     score=_object(slope=_MAYBE_NUMBER, heatmap_slope=_MAYBE_NUMBER, offset=_MAYBE_NUMBER),
     change_temperature=_MAYBE_NUMBER,
     threshold=_MAYBE_PROBABILITY,
-    uncertain_band=_or_null(_array(_MAYBE_PROBABILITY, 2, 2)),
+    uncertain_band=_BAND,
     heatmap_threshold=_MAYBE_PROBABILITY,
     prevalence=_MAYBE_PROBABILITY,
-    gate=_object(distance=_MAYBE_NUMBER, limit=_MAYBE_NUMBER),
+    gate=_object(distance=_MAYBE_NUMBER, limit=_MAYBE_NUMBER, reason=_MAYBE_TEXT),
     device=_TEXT,
     dtype=_TEXT,
     attention=_TEXT,
@@ -134,6 +136,7 @@ _COURSE = _object(  # sizes and loads in `unit`; lists run over the dates or ove
             date=_MAYBE_DATE,
             score=_MAYBE_PROBABILITY,
             decision={"enum": list(DECISIONS)},
+            uncertain_band=_BAND,
             lesions={"type": ["integer", "null"], "minimum": 0},
             load=_MAYBE_SIZE,
         ),

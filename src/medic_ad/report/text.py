@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from medic_ad.finding import Finding
 from medic_ad.words import COLUMNS, NO_ANOMALY, ROWS, cell_words
@@ -34,6 +34,15 @@ def located_cell(text: str) -> tuple[int, int] | None:
     """The first cell of the 3 x 3 grid that a text names, as (row, column)."""
     cells = _cells(text.lower())
     return cells[0] if cells else None
+
+
+def told_change(text: str) -> str | None:
+    """The first change since the prior that a text states and does not deny."""
+    for sentence in _about_change(text.lower()):
+        for label, negated in _changes(sentence):
+            if not negated:
+                return label
+    return None
 
 
 def contradictions(
@@ -75,14 +84,28 @@ def _contradictions(
     findings: Sequence[Finding],
     change_label: str | None,
 ) -> list[str]:
-    sentences = re.split(r"(?<=[.;!?])\s+|\n+", text.lower())
-    change = [sentence for sentence in sentences if _ABOUT_CHANGE.search(sentence)]
-    state = [sentence for sentence in sentences if sentence not in change]
+    change = _about_change(text.lower())
+    state = [sentence for sentence in _sentences(text.lower()) if sentence not in change]
     found = _against_decision(state, decision)
     if decision != "out_of_scope":  # there the whole is disregarded
         found += _against_place(text.lower(), findings)
     found += _against_change(change, change_label)
     return [f"The {subject} {sentence}" for sentence in found]
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.;!?])\s+|\n+", text)
+
+
+def _about_change(text: str) -> list[str]:
+    return [sentence for sentence in _sentences(text) if _ABOUT_CHANGE.search(sentence)]
+
+
+def _changes(sentence: str) -> Iterator[tuple[str, bool]]:
+    """Each change that a sentence names, and whether it denies it."""
+    for label, words in _CHANGE_WORDS.items():
+        for match in words.finditer(sentence):
+            yield label, _NEGATED.search(sentence[: match.start()]) is not None
 
 
 def _cells(text: str) -> list[tuple[int, int]]:
@@ -130,12 +153,10 @@ def _against_change(sentences: Sequence[str], change_label: str | None) -> list[
     for sentence in sentences:
         if _NO_PRIOR.search(sentence) and change_label is not None:
             denied.append(f"says that there is no prior, but {computed}; the comparison leads.")
-        for label, words in _CHANGE_WORDS.items():
-            for match in words.finditer(sentence):
-                negated = _NEGATED.search(sentence[: match.start()]) is not None
-                if negated == (label == change_label):
-                    said = f"not {label}" if negated else label
-                    denied.append(f"says {said}, but {computed}; the comparison leads.")
+        for label, negated in _changes(sentence):
+            if negated == (label == change_label):
+                said = f"not {label}" if negated else label
+                denied.append(f"says {said}, but {computed}; the comparison leads.")
     return list(dict.fromkeys(denied))
 
 

@@ -21,6 +21,7 @@ MAX_LESIONS = 24  # shown in tables and plot; report.json has all
 NONE = "–"
 _UNITS = {"ml": "ml", "mm2": "mm²"}
 _BACKGROUND, _TEXT, _MUTED, _LINE, _LOAD = "#13171b", "#d6dde4", "#8b97a3", "#3a444e", "#7fe3f5"
+BAND_WIDTH = 14.0  # points
 _LABELS = {"worse": "#f0a35e", "better": "#6fb4f5", "stable": "#d6dde4"}
 
 
@@ -169,9 +170,9 @@ def timeline_png(report: Report) -> bytes | None:
     below.plot(x, [v.score for v in course.visits], color=_TEXT, linewidth=2, marker="o")
     below.set_ylabel("score", color=_TEXT, fontsize=9)
     below.set_ylim(-0.05, 1.05)
-    band = report.provenance["uncertain_band"]
-    if band is not None:
-        below.axhspan(*band, color=_LINE, alpha=0.6, linewidth=0)
+    for place, visit in zip(x, course.visits, strict=True):  # of its own kind of scan
+        if visit.uncertain_band is not None:
+            below.vlines(place, *visit.uncertain_band, color=_LINE, linewidth=BAND_WIDTH, zorder=0)
     for i, step in enumerate(course.steps):
         middle = x[i] + (x[i + 1] - x[i]) / 2
         top.annotate(

@@ -8,10 +8,27 @@ import time
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ProgressCallback
+
+BESIDE_LOSS = ("grad_norm", "learning_rate", "epoch")  # of the Trainer's log, for TensorBoard
+
+
+class Bar(ProgressCallback):
+    """The Trainer's bar with the last losses in it, instead of a line for each of them."""
+
+    def on_log(self, args, state, control, logs=None, **_):
+        if self.training_bar is not None and "loss" in logs:
+            losses = {k: v for k, v in logs.items() if k not in BESIDE_LOSS}
+            self.training_bar.set_postfix(losses)  # three significant digits
 
 
 class StageTrainer(Trainer):
     """Trainer whose module returns its own loss and names the parts of it for the log."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.remove_callback(ProgressCallback)
+        self.add_callback(Bar)
 
     def get_train_dataloader(self) -> DataLoader:
         """`Draws` shares itself out: accelerate would have every process draw everything."""

@@ -88,7 +88,9 @@ def rows_of(path: Path, columns: tuple[str, ...], what: str) -> list[dict[str, s
             reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
             missing = [column for column in columns if column not in (reader.fieldnames or [])]
             if missing:
-                raise DataError(f"{path} lacks the column {missing[0]!r}: expected {columns}.")
+                raise DataError(
+                    f"{path} lacks the column {missing[0]!r}: expected {', '.join(columns)}."
+                )
             names = reader.fieldnames or []
             twice = [name for name in names if names.count(name) > 1]
             if twice:

@@ -69,10 +69,15 @@ def samples(
         DataError: naming the row (as a spreadsheet counts: the header is row 1) and the column.
     """
     root, csv = Path(root), Path(csv)
+    if not csv.is_file():
+        raise DataError(f"expected a CSV file at {csv}, found none; give its path as --csv.")
     rows = rows_of(csv, ("image",), "The table")
     unknown = [column for column in rows[0] if column not in COLUMNS]
     if unknown:
-        raise DataError(f"{csv} has the column {unknown[0]!r}: expected some of {COLUMNS}.")
+        raise DataError(
+            f"{csv}: expected columns of {', '.join(COLUMNS)}, came the column "
+            f"{unknown[0]!r}; correct it or leave it out."
+        )
     _check_cells(csv)
     parsed = [_parse(row, root, f"{csv}, row {line}") for line, row in enumerate(rows, start=2)]
     given = [row.get("split", "") for row in rows]
@@ -172,7 +177,9 @@ def _parse(row: dict[str, str], root: Path, where: str) -> dict[str, Any]:
     """The values of one row for Sample; every error names row and column."""
 
     def refuse(column: str, expected: str) -> DataError:
-        return DataError(f"{where}, column {column}: expected {expected}, came {row[column]!r}.")
+        return DataError(
+            f"{where}, column {column}: expected {expected}, came {row[column]!r}; correct it."
+        )
 
     out: dict[str, Any] = {c: row.get(c) or None for c in COLUMNS if c != "split"}
     for column in ("modality", "body_part"):
@@ -181,7 +188,7 @@ def _parse(row: dict[str, str], root: Path, where: str) -> dict[str, Any]:
         raise refuse("image", "the path of an image")
     for column in ("image", "prior", "mask"):
         if out[column] is not None and not (root / out[column]).exists():
-            raise refuse(column, f"a file below {root}")
+            raise refuse(column, f"a file below {root} (--root)")
     if out["slice"] is not None:
         if not out["slice"].isdigit():
             raise refuse("slice", "a whole number from 0")
@@ -192,7 +199,7 @@ def _parse(row: dict[str, str], root: Path, where: str) -> dict[str, Any]:
     out["label"] = labels[out["label"]]
     if out["change"] is not None:
         if out["change"] not in CHANGE_LABELS:
-            raise refuse("change", f"one of {CHANGE_LABELS} or nothing")
+            raise refuse("change", f"{', '.join(CHANGE_LABELS)} or nothing")
         if out["prior"] is None:
             raise refuse("change", "nothing where the column prior is empty")
     for column, other in (("question", "answer"), ("answer", "question")):
@@ -209,7 +216,7 @@ def _parse(row: dict[str, str], root: Path, where: str) -> dict[str, Any]:
             "a name of its own for another sequence."
         )
     if row.get("split", "") not in ("", *SPLITS):
-        raise refuse("split", f"one of {SPLITS}")
+        raise refuse("split", f"{', '.join(SPLITS)} or nothing")
     return out
 
 

@@ -128,8 +128,8 @@ def pictured(data: str, name: str, most: int) -> list[Sample]:
 
 def agreement_part(
     context: Context, model: Model, of: str, samples: Sequence[Sample], arguments: TableArguments
-) -> Part | None:
-    """Text, map and decision of full reads; `None` where none of the images is read."""
+) -> Part:
+    """Text, map and decision of full reads; a note alone where none of the images is in scope."""
     planes = [as_image(slice_of(s), s.image) for s in samples]
     table = arguments.measured
     seen = context.store.predictions(
@@ -139,7 +139,11 @@ def agreement_part(
     )  # fmt: skip
     read = seen["decision"] != "out_of_scope"
     if not read.any():
-        return None
+        note = (
+            f"Not measured: all {len(samples)} images are out of the scope of {of}, which says "
+            "nothing about them."
+        )
+        return Part(f"{TITLE}, {of}", [note], [])
     masks = [mask_of(s) for s in samples]
     cells = [None if m is None or not m.any() else mask_cell(torch.from_numpy(m)) for m in masks]
     truth = np.array([code(cell) for cell in cells])
