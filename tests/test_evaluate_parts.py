@@ -8,15 +8,16 @@ from pathlib import Path
 import evaluate_cases as cases
 import numpy as np
 import pytest
+import tiny
 
 from medic_ad import look
 from medic_ad.data.sample import Sample
 from medic_ad.evaluate.card import compare, detect, localise
 from medic_ad.evaluate.figures.bootstrap import Figure
-from medic_ad.evaluate.material.made_pairs import NEW, bin_words, plan
+from medic_ad.evaluate.material.made_pairs import NEW, bin_words, draw, plan
 from medic_ad.evaluate.material.seen import seen_patients
 from medic_ad.evaluate.material.sets import cheng_twins, held_out_pairs
-from medic_ad.evaluate.material.twins import edited
+from medic_ad.evaluate.material.twins import Twins, edited
 from medic_ad.evaluate.predictions.store import Context, Part
 from medic_ad.words import EXCHANGED
 
@@ -148,6 +149,18 @@ def test_the_plan_covers_every_growth_bin_alike():
             assert low <= factor <= high
     assert len(kinds) == 10 and kinds["worse", bin_words(2.2, 3.0)] == 20
     assert kinds["stable", "no lesion"] == 20 and kinds["stable", "sham of a lesion"] == 60
+
+
+def test_a_lesion_without_pixels_is_nobodys_donor():
+    """One that is smaller than a pixel of the canvas leaves its slice with an empty mask."""
+    shown, masks = zip(*(tiny.head(seed, True) for seed in range(3)), strict=True)
+    clean = np.stack([tiny.head(seed, False)[0] for seed in range(3)])
+    mask = np.stack(masks)
+    mask[1] = False
+    twins = Twins(["a", "b", "c"], np.stack(shown), clean, clean, mask)
+    made = draw(twins, 12, 0)
+    grown = np.isin(made["change"], ("worse", "better"))
+    assert grown.sum() == 8 and (made["more"] | made["less"])[grown].any((1, 2)).all()
 
 
 def test_known_labels_give_known_accuracy(root, tmp_path, material, monkeypatch):

@@ -81,10 +81,13 @@ def plan(n: int, rng: np.random.Generator) -> list[tuple[str, str, float]]:
 def host(
     twins: Twins, i: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A slice without and with a lesion, and its mask; every second lesion is a donor's."""
+    """A slice without and with a lesion, and its mask; every second lesion is a donor's.
+
+    A lesion that is too small for the canvas has no pixels there, and is nobody's donor.
+    """
     clean, image = (a[i].astype(np.float32) / 255 for a in (twins.clean, twins.image))
     lesion = twins.mask[i]
-    others = [k for k, g in enumerate(twins.groups) if g != twins.groups[i]]
+    others = [k for k, g in enumerate(twins.groups) if g != twins.groups[i] and twins.mask[k].any()]
     if others and rng.random() < 0.5:
         donor = int(rng.choice(others))
         form = twins.mask[donor]
