@@ -104,6 +104,9 @@ def make_report(**changes: Any) -> Report:
         "provenance": make_provenance(),
         "study": study,
     }
+    if study.image.is_volume:
+        looked = ~np.isnan(heatmap).all((1, 2))
+        fields["slice_scores"] = np.where(looked, score, np.nan)
     fields |= changes
     if "warnings" not in fields:
         names = ("decision", "findings", "change", "text", "study", "question", "answer", "course")

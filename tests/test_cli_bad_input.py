@@ -20,7 +20,7 @@ from road_cases import planted, write_dicom, write_nifti, write_png
 from safetensors.numpy import load_file, save_file
 
 from medic_ad.cli_usage import out_file, out_folder
-from medic_ad.model.sums import RECORD
+from medic_ad.sums import RECORD
 
 
 @pytest.fixture(scope="module")

@@ -257,7 +257,7 @@ def test_prepare_refuses(tmp_path: Path) -> None:
         prepare("nano", tmp_path / "absent", tmp_path)
     with pytest.raises(DataError, match="CSV"):
         prepare("table", tmp_path, tmp_path)
-    with pytest.raises(DataError, match="CSV"):
+    with pytest.raises(DataError, match="--csv with the data set `table` only"):
         prepare("nano", tmp_path, tmp_path, csv=tmp_path / "t.csv")
     with pytest.raises(DataError, match="index of brain_tumour_cheng"):
         prepare("nano", tmp_path, tmp_path)

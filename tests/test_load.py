@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from medic_ad.errors import DataError, ModelError
 from medic_ad.load import load_checkpoint, load_model
-from medic_ad.model.sums import RECORD
 from medic_ad.models import MODELS, find_checkpoint
+from medic_ad.sums import RECORD
 from medic_ad.train.settings import StageArguments
 
 

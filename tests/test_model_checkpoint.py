@@ -18,9 +18,9 @@ from medic_ad.errors import ModelError
 from medic_ad.load import load_checkpoint, load_model, pick_device
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import HEADS, MedicADForConditionalGeneration
-from medic_ad.model.sums import RECORD
 from medic_ad.models import MODELS, weights_sha256
 from medic_ad.processor import MedicADProcessor
+from medic_ad.sums import RECORD
 
 SCOPE = ["brain MR T1", "brain MR FLAIR"]
 

@@ -18,7 +18,6 @@ from medic_ad.model.bars import without_bars
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration, refuse_unfit_keys
 from medic_ad.model.pixel import arrange
-from medic_ad.model.sums import refuse_damaged
 from medic_ad.models import (
     ATTENTION,
     MODELS,
@@ -28,6 +27,7 @@ from medic_ad.models import (
     weights_sha256,
 )
 from medic_ad.processor import ANO, DIFF, MedicADProcessor
+from medic_ad.sums import refuse_damaged
 
 DEVICES = ("cpu", "cuda", "mps")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from medic_ad.errors import ModelError
-from medic_ad.model.sums import RECORD, weight_sums
+from medic_ad.sums import RECORD, weight_sums
 
 WEIGHTS = Path(__file__).parent / "weights"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

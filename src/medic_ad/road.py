@@ -42,6 +42,8 @@ class Scan:
         entry: index of the scope entry, `None` out of scope.
         distance, limit: of the gate.
         score: calibrated probability; of a volume that of its highest slices; NaN out of scope.
+        slice_scores: float64 `(D,)`, the calibrated probability of each slice; NaN where not
+            looked, or out of scope.
         heatmap: float32 on the image's grid; NaN where not looked, or out of scope.
         key: look at the one slice that the text is about, of the highest calibrated logit; `None`
             out of scope.
@@ -52,6 +54,7 @@ class Scan:
     distance: float | None
     limit: float | None
     score: float
+    slice_scores: np.ndarray
     heatmap: np.ndarray
     key: Look | None
     reason: str | None = None
@@ -82,33 +85,32 @@ def looked_slices(slices: np.ndarray, low: float) -> np.ndarray:
 def scan(image: Image, model: Model, track: Track = iter) -> Scan:
     """Detect and explain one image: score, scope and heatmap. No text, no decision."""
     calibration = model.network.calibration
-    nothing = np.full(image.grid, np.nan, np.float32)
+    slices, window = image.slices(), grey_window(image.pixels)
+    scores = np.full(len(slices), np.nan)
+
+    def unread(reason: str, distance: float | None = None, limit: float | None = None) -> Scan:
+        nothing = np.full(image.grid, np.nan, np.float32)
+        return Scan(None, distance, limit, float("nan"), scores, nothing, None, reason)
+
     reason = declared_out_of_scope(image, model.config)
     if reason:
-        return Scan(None, None, None, float("nan"), nothing, None, reason)
-    slices, window = image.slices(), grey_window(image.pixels)
+        return unread(reason)
     if window[1] <= window[0]:
-        return Scan(None, None, None, float("nan"), nothing, None, BLANK)
+        return unread(BLANK)
     indexes = looked_slices(slices, window[0])
     seen = sweep(model, [slices[i] for i in indexes], [window] * len(indexes), track)
     entry, distance, limit = calibration.entry(seen.gate)
     if distance > limit:
-        return Scan(
-            None,
-            distance,
-            limit,
-            float("nan"),
-            nothing,
-            None,
-            f"its distance to the nearest scope entry is {distance:.1f}, the limit {limit:.1f}",
-        )
+        words = f"its distance to the nearest scope entry is {distance:.1f}, the limit {limit:.1f}"
+        return unread(words, distance, limit)
     logit = calibration.logit(entry, seen.logits, seen.evidence)
     score = logit.topk(min(STUDY_SLICES, len(logit))).values.mean().sigmoid()
+    scores[indexes] = logit.sigmoid().numpy(force=True)
     heatmap = np.full(slices.shape, np.nan, np.float32)
     for index, drawn in zip(indexes, seen.heatmaps, strict=True):
         heatmap[index] = drawn
     heatmap = heatmap if image.is_volume else heatmap[0]
-    return Scan(entry, distance, limit, float(score), heatmap, seen.strongest(entry))
+    return Scan(entry, distance, limit, float(score), scores, heatmap, seen.strongest(entry))
 
 
 def calibrated(model: Model, entry: int | None) -> Callable[[str], float | None]:
@@ -166,6 +168,7 @@ def read(study: Study, model: Model, question: str | None = None, track: Track =
     warnings = due_warnings(decision, findings, change, text, study, question, answer, course)
     return Report(
         score=result.score,
+        slice_scores=result.slice_scores if study.image.is_volume else None,
         decision=decision,
         heatmap=result.heatmap,
         heatmap_threshold=float("nan") if threshold is None else threshold,

@@ -32,8 +32,8 @@ from medic_ad.model.detect import AnomalyProcessor, DetectOutput
 from medic_ad.model.explain import HeatmapDecoder
 from medic_ad.model.linear import pack_linears
 from medic_ad.model.pixel import unpatchify
-from medic_ad.model.sums import record_sums
 from medic_ad.model.taps import raster, raster_order
+from medic_ad.sums import record_sums
 
 HEADS = ("detector", "comparer", "explainer", "calibration")
 

@@ -52,6 +52,7 @@ def document(report: Report) -> dict[str, Any]:
             "notice": NOTICE,
             "study": _study(report.study),
             "score": float(report.score),
+            "slice_scores": report.slice_scores,
             "decision": report.decision,
             "heatmap": {
                 "threshold": float(report.heatmap_threshold),

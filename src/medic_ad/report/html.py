@@ -14,6 +14,7 @@ from PIL import Image as PILImage
 
 from medic_ad.report import labels
 from medic_ad.report.colour import gradient
+from medic_ad.report.document import plain
 from medic_ad.report.panels import MAX_FINDINGS, Panel, key_slice, outlines, panels, shown_slices
 from medic_ad.report.schema import FINDINGS_ARE, NOTICE
 from medic_ad.report.timeline import course_table, lesion_numbers, timeline_png
@@ -65,6 +66,7 @@ def _page(report: Report, side: int) -> str:
         panels=[_panel(panel, report, slices, side, bases) for panel in shown],
         bases=bases,
         slices=slices,
+        scores=_scores(report, slices),
         depth=len(report.study.image.slices()),
         first=slices.index(key),
         rows=[_row(n, report, slices) for n in range(min(len(report.findings), MAX_FINDINGS))],
@@ -77,6 +79,13 @@ def _page(report: Report, side: int) -> str:
         signed=gradient("change"),
         provenance=labels.provenance_rows(report),
     )
+
+
+def _scores(report: Report, slices: list[int]) -> list[float | None]:
+    """The score of each shown slice; None where not looked at, empty of a single image."""
+    if report.slice_scores is None:
+        return []
+    return [plain(score) for score in report.slice_scores[slices]]
 
 
 def _panel(

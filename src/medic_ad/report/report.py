@@ -28,6 +28,8 @@ class Report:
     Attributes:
         score: Calibrated probability of an anomaly in [0, 1]; NaN out of scope. Of a volume it is
             made of its highest slices by the calibration of slices, and a warning says so.
+        slice_scores: Of a volume the calibrated probability of each slice, (D,), NaN where the
+            model did not look; None of a single image. Kept read-only.
         decision: abnormal, normal, uncertain or out_of_scope; the score alone makes it.
         heatmap: float32 probabilities on the grid of the current image, (H, W) or (D, H, W);
             NaN where the model did not look. Kept read-only.
@@ -56,12 +58,16 @@ class Report:
     warnings: tuple[str, ...]
     question: str | None = None
     course: StudyCourse | None = None
+    slice_scores: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check(self)
-        heatmap = self.heatmap.view()
-        heatmap.flags.writeable = False
-        object.__setattr__(self, "heatmap", heatmap)
+        for name in ("heatmap", "slice_scores"):
+            array = getattr(self, name)
+            if array is not None:
+                array = array.view()
+                array.flags.writeable = False
+                object.__setattr__(self, name, array)
 
     def to_json(self) -> str:
         """The report without its arrays, following `schema.SCHEMA`."""

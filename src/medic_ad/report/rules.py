@@ -79,6 +79,7 @@ def check(report: Report) -> None:
     validate(plain(report.provenance), PROVENANCE)
     _check_decision(report)
     _check_map(report)
+    _check_slices(report)
     _check_findings(report)
     _check_change(report)
     _check_course(report)
@@ -152,6 +153,20 @@ def _check_map(report: Report) -> None:
         raise MedicADError(
             f"The provenance records the heatmap threshold {recorded}, the report uses "
             f"{report.heatmap_threshold}."
+        )
+
+
+def _check_slices(report: Report) -> None:
+    scores, image = report.slice_scores, report.study.image
+    if not image.is_volume:
+        if scores is not None:
+            raise MedicADError("Scores of slices are those of a volume; a single image has none.")
+        return
+    looked = ~np.isnan(report.heatmap).all((1, 2))
+    if scores is None or not np.array_equal(~np.isnan(scores), looked):
+        raise MedicADError(
+            f"A volume of {len(looked)} slices has a score of each slice that was looked at, "
+            f"{looked.sum()}, and NaN elsewhere."
         )
 
 

@@ -196,6 +196,7 @@ SCHEMA: dict[str, Any] = {
         notice={"const": NOTICE},
         study=_STUDY,
         score=_MAYBE_PROBABILITY,
+        slice_scores={"type": ["array", "null"], "items": _MAYBE_PROBABILITY},
         decision={"enum": list(DECISIONS)},
         heatmap=_object(
             threshold=_MAYBE_PROBABILITY,
