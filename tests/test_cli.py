@@ -108,15 +108,16 @@ NODE = ["node", "--results", "dicom://A@h:1", "--folder"]
     ("words", "said"),
     [
         ([*DETECT, "x"], "expected the name of a model"),
-        ([*DETECT, "x", "--model", "nano"], "x cannot be read"),
+        ([*DETECT, "x", "--model", "nano"], "samples at x, found no file"),
         ([*DETECT, "x", "--steps", "0"], "--steps above 0"),
-        ([*DETECT, "TABLE", "--model", "nano", "--out", "FILE/y"], "is a file"),
-        (["train", "base", "--data", "x", "--out", "y"], "x cannot be read"),
+        ([*DETECT, "TABLE", "--model", "nano", "--out", "FILE/y"], "can be written to"),
+        (["train", "base", "--data", "x", "--out", "y"], "samples at x, found no file"),
         (["batch", "none.parquet", "--out", "y"], "expected a Parquet manifest"),
         (["batch", ".", "--out", "y", "--model", "nanno"], "did you mean nano?"),
-        (["batch", "none", "--out", "FILE/y"], "expected studies in none, found none"),
+        (["batch", "none", "--out", "FILE/y"], "can be written to"),
+        (["batch", "none", "--out", "y"], "at none, found nothing there"),
         ([*NODE, "y", "--model", "no"], "name of a model"),
-        ([*NODE, "FILE"], "is a file"),
+        ([*NODE, "FILE"], "can be written to"),
     ],
 )
 def test_what_needs_no_model_is_refused_before_torch_is_loaded(

@@ -24,10 +24,10 @@ from medic_ad.errors import DataError
 from medic_ad.load import Model, load_checkpoint
 from medic_ad.look import BATCH, compare, look
 from medic_ad.model.calibration import FITTED, Calibration
-from medic_ad.models import find_checkpoint
+from medic_ad.models import checkpoint_folder
 from medic_ad.train.draw import Slices, pair_batch, scan_batch
 from medic_ad.train.render import render
-from medic_ad.train.run import patients, split
+from medic_ad.train.run import copy_records, patients, split
 from medic_ad.words import CHANGE_LABELS
 
 PREVALENCE = 0.5  # shams and lesions against their inpainted twins: half of the images abnormal
@@ -235,7 +235,8 @@ def scope_of(samples: list[Sample]) -> str:
 
 def main(arguments: CalibrateArguments) -> Path:
     """Fit every number on the validation split and write the weights with it."""
-    network, processor = load_checkpoint(find_checkpoint(arguments.model))
+    folder = checkpoint_folder(arguments.model)
+    network, processor = load_checkpoint(folder)
     network.eval()
     side, cache = network.config.image_size, Path(arguments.cache)
     train = split(arguments.data, "train", arguments.exclude)
@@ -280,6 +281,7 @@ def main(arguments: CalibrateArguments) -> Path:
         "fitted": report,
     }
     (out / "calibrate.run.json").write_text(json.dumps(record, indent=1))
+    copy_records(folder, out, but="calibrate")
     return out
 
 

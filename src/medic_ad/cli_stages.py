@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from medic_ad.cli_usage import try_writing
 from medic_ad.errors import MedicADError
+from medic_ad.option import try_writing
 
 
 @dataclass(frozen=True)
@@ -223,10 +223,7 @@ def as_command(arguments: type, main: Callable[[Any], object]) -> Callable[..., 
                 )
         settings = arguments(**values)
         if "out" in values and "://" not in values["out"]:
-            try:
-                try_writing(Path(values["out"]))
-            except ValueError as error:
-                raise typer.BadParameter(str(error), param_hint="'--out'") from error
+            try_writing(values["out"])
         done = main(settings)
         if isinstance(done, Path):
             typer.echo(f"Written: {done}")

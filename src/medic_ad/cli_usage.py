@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from medic_ad.errors import MedicADError
+from medic_ad.option import try_writing
 
 BAD_INPUT = 2
 # typer's words -> ours
@@ -81,22 +81,6 @@ def out_file(text: str) -> Path:
     path = given_path(text)
     try_writing(path if path.is_dir() else path.parent)
     return path
-
-
-def try_writing(folder: Path) -> None:
-    """Write a file without a name into a folder, or into the nearest one above that is there.
-
-    Raises:
-        ValueError: it cannot be written, or the path is a file.
-    """
-    try:
-        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise ValueError(
-            f"expected a folder that can be written to, got {str(folder)!r} ({error.strerror}); "
-            "give another"
-        ) from error
 
 
 def usage_sentence(error: typer.TyperException) -> str:

@@ -22,7 +22,6 @@ from medic_ad.models import (
     ATTENTION,
     MODELS,
     checkpoint_folder,
-    find_checkpoint,
     one_sentence,
     weights_sha256,
 )
@@ -139,12 +138,12 @@ def check_precision(path: str | Path, attention: str, dtype: str | torch.dtype) 
 
 @unreported()
 def load_checkpoint(
-    path: str | Path, attention: str = "sdpa", dtype: str | torch.dtype = "auto"
+    folder: Path, attention: str = "sdpa", dtype: str | torch.dtype = "auto"
 ) -> tuple[MedicADForConditionalGeneration, MedicADProcessor]:
-    """Network and processor from what `find_checkpoint` gives.
+    """Network and processor from a folder in the Hub's layout, as `checkpoint_folder` gives it.
 
     Args:
-        path: folder, or name on the Hub.
+        folder: with weights, their record of hashes if there is one, and processor.
         attention: one of `ATTENTION`; it is never exchanged for another.
         dtype: of the weights; "auto" is the checkpoint's own.
 
@@ -153,26 +152,26 @@ def load_checkpoint(
             or there is no such attention here or in this precision.
     """
     check_attention(attention)
-    refuse_damaged(Path(path))
+    refuse_damaged(folder)
     options: dict = {"attn_implementation": attention, "dtype": dtype}
-    with one_sentence(path):
-        kind = check_config(path)
-        check_precision(path, attention, dtype)
+    with one_sentence(folder):
+        kind = check_config(folder)
+        check_precision(folder, attention, dtype)
         if kind == "qwen2_5_vl":
-            processor = processor_from_base(path)
+            processor = processor_from_base(folder)
             ano, diff = processor.tokenizer.convert_tokens_to_ids([ANO, DIFF])
             network = MedicADForConditionalGeneration.from_base(
-                path, ano_token_id=ano, diff_token_id=diff, **options
+                folder, ano_token_id=ano, diff_token_id=diff, **options
             )
             return network, processor
         network, info = MedicADForConditionalGeneration.from_pretrained(
-            path, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-        processor = MedicADProcessor.from_pretrained(path)
+        processor = MedicADProcessor.from_pretrained(folder)
         if not processor.chat_template:
             raise ValueError("the processor has no chat template")
-    refuse_unfit_keys(info, path)
-    refuse_broken_weights(network, path)
+    refuse_unfit_keys(info, folder)
+    refuse_broken_weights(network, folder)
     return network, processor
 
 
@@ -241,9 +240,8 @@ def load_model(
     """
     picked = pick_device(device)
     info = MODELS.get(name_or_path)
-    found = find_checkpoint(name_or_path)
-    network, processor = load_checkpoint(found, attention)
-    folder = checkpoint_folder(found)
+    folder = checkpoint_folder(name_or_path)
+    network, processor = load_checkpoint(folder, attention)
     network.eval().to(picked)
     arrange(network, torch.channels_last)
     network.requires_grad_(False)

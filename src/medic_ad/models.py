@@ -76,31 +76,41 @@ def find_checkpoint(name_or_path: str | Path) -> str | Path:
     )
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first, without its full stop; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 @contextmanager
 def one_sentence(path: str | Path) -> Iterator[None]:
     """What the libraries say of a checkpoint that does not load, as a `ModelError`."""
     try:
         yield
     except UNLOADABLE as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(
-            f"expected a checkpoint that loads in {path}, but: {first}; give a folder with "
-            "config.json, safetensors that fit it, and a processor"
+            f"expected a checkpoint that loads in {path}, but: {first_line(error)}; give a folder "
+            "with config.json, safetensors that fit it, and a processor"
         ) from error
 
 
-def checkpoint_folder(found: str | Path) -> Path:
-    """The folder of what `find_checkpoint` gives; of the Hub fetched into its cache.
+def checkpoint_folder(name_or_path: str | Path) -> Path:
+    """The folder of what `find_checkpoint` finds; a model of the Hub is fetched into its cache.
 
     Raises:
-        ModelError: the Hub has no such model, or cannot be reached.
+        ModelError: there is no such model here, and the Hub gives none.
     """
+    found = find_checkpoint(name_or_path)
     if isinstance(found, Path):
         return found
     from huggingface_hub import snapshot_download  # slow to import, and needed for the Hub alone
 
-    with one_sentence(found):
+    try:
         return Path(snapshot_download(found, allow_patterns=HUB_FILES))
+    except UNLOADABLE as error:
+        raise ModelError(
+            f"expected a folder with config.json or a model of the Hub, got {found!r}: there is no "
+            f"such folder, and of the Hub: {first_line(error)}; correct it, or fetch the model"
+        ) from error
 
 
 def weights_sha256(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,18 @@ def option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-def check_folder(path: str | Path) -> None:
-    """Refuse a folder that cannot be made or written to; nothing is made.
+def try_writing(folder: str | Path) -> None:
+    """Write a file without a name into a folder, or into the nearest one above that is there.
 
     Raises:
-        MedicADError: naming what is in the way.
+        MedicADError: it cannot be written, or the path is a file.
     """
-    wanted = Path(path)
-    there = next(place for place in (wanted, *wanted.absolute().parents) if place.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        kind = "a folder that cannot be written to" if there.is_dir() else "a file"
+    wanted = Path(folder)
+    try:
+        there = next(p for p in (wanted, *wanted.absolute().parents) if p.exists())
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
         raise MedicADError(
-            f"expected a folder to write into at {wanted}, but {there} is {kind}; give another path"
-        )
+            f"expected a folder that can be written to, got {str(folder)!r} ({error.strerror}); "
+            "give another"
+        ) from error

@@ -94,7 +94,7 @@ def run_batch(
     found = find_checkpoint(batch.model)
     named = batch.model in MODELS or not isinstance(found, Path)
     model = batch.model if named else str(Path(found).absolute())
-    run = Run(model, weights_sha256(checkpoint_folder(found)), batch.shard)
+    run = Run(model, weights_sha256(checkpoint_folder(batch.model)), batch.shard)
     table = studies_at(batch.inputs, batch.modality, batch.body_part)
     write_manifest(table, folder, run)
     done, left, before = folder.names(RESULTS), [], 0

@@ -13,7 +13,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from medic_ad.errors import NodeError
-from medic_ad.models import checkpoint_folder, find_checkpoint, weights_sha256
+from medic_ad.models import checkpoint_folder, weights_sha256
 from medic_ad.node.lock import alone
 from medic_ad.node.logs import failure, log, start_logs
 from medic_ad.node.metrics import serve_metrics
@@ -41,7 +41,7 @@ def main(settings: NodeArguments) -> None:
     """
     for address in filter(None, (settings.results, settings.priors)):
         peer_of(address, settings)  # refused now, not by the first job
-    weights = weights_sha256(checkpoint_folder(find_checkpoint(settings.model)))
+    weights = weights_sha256(checkpoint_folder(settings.model))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -12,7 +12,7 @@ from typing import Any
 
 from medic_ad.errors import NodeError
 from medic_ad.models import find_checkpoint
-from medic_ad.option import check_folder, option
+from medic_ad.option import option, try_writing
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SILENCE_SECONDS = 60.0  # within a handshake or a message over TLS, before the connection is ended
@@ -87,7 +87,7 @@ class NodeArguments:
             MedicADError: of the first of these.
         """
         find_checkpoint(self.model)
-        check_folder(self.folder)
+        try_writing(self.folder)
 
     @property
     def local(self) -> bool:

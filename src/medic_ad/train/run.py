@@ -26,7 +26,7 @@ from medic_ad.errors import DataError, ModelError
 from medic_ad.load import load_checkpoint
 from medic_ad.model.adapters import add_adapters
 from medic_ad.model.pixel import arrange
-from medic_ad.models import find_checkpoint
+from medic_ad.models import checkpoint_folder
 from medic_ad.train.draw import Slices
 from medic_ad.train.frozen import digest, hash_frozen
 from medic_ad.train.render import render
@@ -147,7 +147,7 @@ def load_stage(arguments: StageArguments):
     """
     torch.manual_seed(arguments.seed)
     return load_checkpoint(
-        find_checkpoint(arguments.model),
+        checkpoint_folder(arguments.model),
         attention=arguments.attention,
         dtype="auto" if arguments.bf16 else torch.float32,
     )
@@ -169,6 +169,15 @@ def adapt(model, arguments: LanguageArguments) -> None:
         )
 
 
+def copy_records(before: Path, out: Path, but: str) -> None:
+    """The records of a folder's weights go with the weights made of them, but that of a stage."""
+    if before.resolve() == out.resolve():
+        return
+    for record in before.glob("*.run.json"):
+        if record.name != f"{but}.run.json":
+            shutil.copy(record, out)
+
+
 def finish(model, processor, arguments: StageArguments, name: str) -> Path:
     """Write weights and processor; the records of the stages before come along, also anew.
 
@@ -181,10 +190,8 @@ def finish(model, processor, arguments: StageArguments, name: str) -> Path:
     if place.is_main_process:
         model.save_pretrained(out, state_dict=state)
         processor.save_pretrained(out)
-        before = Path(arguments.model)
-        for record in before.glob("*.run.json") if before.resolve() != out.resolve() else ():
-            if record.name != f"{name}.run.json":
-                shutil.copy(record, out)
+        if arguments.model:
+            copy_records(checkpoint_folder(arguments.model), out, but=name)
     place.wait_for_everyone()
     return out
 

@@ -10,7 +10,6 @@ from typing import ClassVar
 from medic_ad.data.sample import read_info
 from medic_ad.errors import DataError
 from medic_ad.models import ATTENTION, find_checkpoint
-from medic_ad.option import check_folder
 
 
 @dataclass
@@ -80,7 +79,7 @@ class StageArguments:
             )
 
     def check(self) -> None:
-        """Refuse what is seen without a model: a missing model or table, an unwritable folder.
+        """Refuse what is seen without a model: a missing model or table.
 
         Raises:
             MedicADError: of the first of these.
@@ -88,7 +87,6 @@ class StageArguments:
         if self.needs_model:
             find_checkpoint(self.model)
         read_info(self.data)
-        check_folder(self.out)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate, pixel_shuffle
 
 from medic_ad.load import load_checkpoint
 from medic_ad.model.modeling import MedicADForConditionalGeneration
-from medic_ad.models import find_checkpoint
+from medic_ad.models import checkpoint_folder
 from medic_ad.processor import MedicADProcessor
 from medic_ad.train.base import LanguagePretraining, make_processor, template
 from medic_ad.train.draw import scan_batch
@@ -76,7 +76,7 @@ def make(arguments: StageArguments) -> Path:
     The tower and then the language model have the budget of `arguments` each.
     """
     torch.manual_seed(arguments.seed)
-    sized, _ = load_checkpoint(find_checkpoint(arguments.model))
+    sized, _ = load_checkpoint(checkpoint_folder(arguments.model))
     config = type(sized.config)(**{**sized.config.to_dict(), "scope": []})
     processor = make_processor(config.image_size, arguments.seed)
     model = MedicADForConditionalGeneration(config)

@@ -30,7 +30,7 @@ from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.evaluate.predictions.store import Arrays, Store, code, digest
 from medic_ad.evaluate.predictions.sweep import as_image
 from medic_ad.load import Model, load_checkpoint
-from medic_ad.models import find_checkpoint
+from medic_ad.models import checkpoint_folder
 from medic_ad.processor import fit_square, grey_window
 from medic_ad.train import compare, detect, explain
 from medic_ad.train.draw import Slices
@@ -96,7 +96,7 @@ class Bench:
     @cached_property
     def start(self) -> str:
         """The checkpoint whose backbone the rows stand on."""
-        return str(find_checkpoint(self.arguments.model))
+        return str(checkpoint_folder(self.arguments.model))
 
     @cached_property
     def key(self) -> str:
@@ -207,7 +207,7 @@ class Bench:
             return folder
         shutil.rmtree(folder, ignore_errors=True)  # an interrupted run starts over
         start = str(before / "weights" if before else base or self.start)
-        network, processor = load_checkpoint(find_checkpoint(start))
+        network, processor = load_checkpoint(checkpoint_folder(start))
         torch.manual_seed(seed)
         if row.stage == ORDER[0]:  # the backbone alone is kept
             for name, value in row.config.items():

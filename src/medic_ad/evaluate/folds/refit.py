@@ -21,7 +21,7 @@ from medic_ad.evaluate.predictions.table import file_of, slice_of
 from medic_ad.evaluate.resnet import ResNet
 from medic_ad.load import Model, load_model
 from medic_ad.look import sweep
-from medic_ad.models import find_checkpoint
+from medic_ad.models import checkpoint_folder
 from medic_ad.train import detect
 from medic_ad.train.settings import StageArguments
 
@@ -110,7 +110,7 @@ def refit(
     own = detect.main(
         detect.DetectArguments(
             data=data,
-            model=str(find_checkpoint(arguments.model)),
+            model=str(checkpoint_folder(arguments.model)),
             out=str(work / "detect"),
             steps=arguments.steps,
             learning_rate=arguments.learning_rate,

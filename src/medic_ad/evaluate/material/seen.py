@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from medic_ad.data.sample import Sample
-from medic_ad.models import MODELS
+from medic_ad.models import checkpoint_folder
 from medic_ad.train.run import patients
 
 TRAINED, FITTED, UNSEEN = "seen in training", "used for calibration", "not seen"
@@ -18,12 +17,11 @@ def seen_patients(model: str, samples: Sequence[Sample]) -> dict[str, str]:
     """Patient -> one of the words above.
 
     Args:
-        model: name of a model, or its folder.
+        model: name of a model, here or on the Hub, or its folder.
         samples: of the patients, with the splits that stand; a record that names no patients is of
             these.
     """
-    folder = MODELS[model].path if model in MODELS else Path(model)
-    records = sorted(folder.glob("*.run.json"))
+    records = sorted(checkpoint_folder(model).glob("*.run.json"))
     trained, fitted = set[str](), set[str]()
     for path in records:
         record, calibrates = json.loads(path.read_text()), path.name == "calibrate.run.json"
