@@ -22,9 +22,10 @@ STUDIES = 10
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 10**8}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture()
 def cluster() -> Iterator:
-    """A head without room for actors, and two nodes with room for one each."""
+    """A head without room for actors, and two nodes with room for one each; one a test, since Ray
+    keeps the actors of a run that failed."""
     from ray.cluster_utils import Cluster
 
     settings = pytest.MonkeyPatch()
