@@ -62,7 +62,7 @@ def quiet() -> None:
 
 @contextmanager
 def hushed() -> Iterator[TextIO]:
-    """Close file descriptor 2 to decoders in C, which write to it past Python; gives what it was."""
+    """Close file descriptor 2 to decoders in C, which write past Python; gives what it was."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

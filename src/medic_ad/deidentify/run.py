@@ -67,8 +67,8 @@ def deidentify(source: Path, folder: Path, key: Path | None = None, track: Track
 
     PS3.15 basic profile with modified dates; see `profile`. Compressed pixel data are written
     uncompressed: their streams have room for comments, and text in them must be looked for.
-    All appears in the folder when all is done; `deidentification.json` in it lists every action and holds
-    nothing of the originals, neither values nor paths.
+    All appears in the folder when all is done; `deidentification.json` in it lists every action
+    and holds nothing of the originals, neither values nor paths.
 
     Args:
         source: a file, or a folder that is searched with all below it.
