@@ -325,7 +325,8 @@ def test_an_empty_folder_is_filled_from_within(tmp_path: Path) -> None:
     out = tmp_path / "closed" / "out"
     out.mkdir(parents=True)
     file = write_dicom(tmp_path / "a.dcm", planted().current, PATIENT, DATE)
-    mount, seen = out.stat().st_ino, []
+    mount = out.stat().st_ino
+    seen: list[str] = []
 
     def track(files: list[Path]) -> list[Path]:
         seen.extend(p.name for p in out.parent.iterdir())
@@ -345,7 +346,7 @@ def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
         "app(sys.argv[1:])\n"
     )
     file = write_dicom(tmp_path / "a.dcm", planted().current, PATIENT, DATE)
-    words = [sys.executable, "-c", code, "deidentify", file, tmp_path / "out"]
+    words = [sys.executable, "-c", code, "deidentify", str(file), str(tmp_path / "out")]
     assert subprocess.run(words, timeout=120, capture_output=True).returncode == 143
     assert [p.name for p in tmp_path.iterdir()] == ["a.dcm"]
 

@@ -30,9 +30,7 @@ def check_rows(parsed: list[dict[str, Any]], root: Path, where: str) -> None:
     for column in OF_A_FILE:
         check_same(files, parsed, column, where)
     check_same(slices, parsed, "label", where)
-    pairs = [
-        prior and (*image, prior) for image, prior in zip(slices, priors, strict=True)
-    ]  # without a prior no pair
+    pairs = [prior and (*image, prior) for image, prior in zip(slices, priors, strict=True)]
     check_same(pairs, parsed, "change", where)
     asked = [
         (*image, prior, row["question"]) if (row["answer"] or "").casefold() in CLOSED else None
