@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as Picture
 from test_data_table import folder, write
 from typer.testing import CliRunner
 
@@ -28,7 +30,7 @@ def test_two_labels_of_one_image_are_refused(tmp_path: Path) -> None:
     (root / "copy.png").write_bytes((root / "00.png").read_bytes())
     head = "image,slice,label\n00.png,,1\n01.png,,0\n02.png,,0\n"
     for again in ("00.png,,0", "copy.png,,0"):
-        message = "row 5, column label: expected 1 as in row 2 of the same image, got 0; correct"
+        message = "row 5, column label: expected 1 as in row 2 of the same image .*, got 0; correct"
         with pytest.raises(DataError, match=message):
             table.samples(root, write(root, head + again))
     for again in ("00.png,,1", "copy.png,,", "03.png,,0"):
@@ -48,6 +50,69 @@ def test_what_the_rows_say_is_checked_before_images_are_read(
     ):
         with pytest.raises(DataError, match=message):
             table.samples(root, write(root, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "image,patient\n00.png,A\n./00.png,B",
+            "row 3, column patient: expected A .*00.png, got B",
+        ),
+        ("image,date\n00.png,2020-01-01\n00.png,2021-01-01", "column date: expected 2020-01-01"),
+        ("image,modality\n00.png,MR\n00.png,CT", "column modality: expected MR"),
+        (
+            "image,prior,change\n00.png,01.png,worse\n00.png,01.png,better",
+            "row 3, column change: expected worse as in row 2 .*00.png, got better",
+        ),
+        (
+            "image,question,answer\n00.png,Normal?,yes\n00.png,Normal?,no",
+            "row 3, column answer: expected yes",
+        ),
+        ("image,prior\n00.png,./00.png", "another file than the image, got ./00.png"),
+        (
+            "image,prior,patient\n00.png,01.png,A\n01.png,,B",
+            "row 2, column prior: expected an image of patient A, got 01.png",
+        ),
+        (
+            "image,prior,date\n00.png,01.png,2019-01-01\n01.png,,2020-01-01",
+            "expected an image from before 2019-01-01, got 01.png",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_true_together_are_refused_before_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    root = folder(tmp_path, 3)
+    monkeypatch.setattr("medic_ad.data.duplicates.fingerprint", None)
+    with pytest.raises(DataError, match=message):
+        table.samples(root, write(root, text + "\n"))
+
+
+def test_rows_that_only_repeat_or_add_are_taken(tmp_path: Path) -> None:
+    text = (
+        "image,prior,patient,date,change,question,answer,split\n"
+        "00.png,01.png,A,2020-02-01,worse,Normal?,no,test\n"
+        "00.png,01.png,A,,worse,What is seen?,A mass.,test\n"
+        "00.png,02.png,A,,better,What is seen?,A large mass.,test\n"
+        "01.png,,A,2020-01-01,,Normal?,yes,test\n"
+    )
+    root = folder(tmp_path, 3)
+    assert len(table.samples(root, write(root, text))) == 4
+
+
+def test_a_mask_with_a_lesion_on_a_normal_image_is_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path, 2)
+    shape = np.asarray(Picture.open(root / "00.png")).shape[:2]
+    mask = np.zeros(shape, np.uint8)
+    Picture.fromarray(mask).save(root / "empty.png")
+    mask[3, 4] = 255  # one pixel is a lesion
+    Picture.fromarray(mask).save(root / "lesion.png")
+    csv = "image,label,mask,split\n00.png,{},{}.png,test\n01.png,1,,test\n"
+    for label, name in ((0, "empty"), (1, "lesion")):
+        assert len(table.samples(root, write(root, csv.format(label, name)))) == 2
+    with pytest.raises(DataError, match="row 2, column mask: .*label 0.*lesion.png"):
+        table.samples(root, write(root, csv.format(0, "lesion")))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import datetime
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -307,6 +309,46 @@ def test_nothing_is_left_behind_where_nothing_can_be_written(tmp_path: Path) -> 
     with pytest.raises(DeidentifyError, match="a key of 32 bytes"):
         deidentify(tmp_path / "in", tmp_path / "out", tmp_path / "key")
     assert {p.name for p in tmp_path.iterdir()} == {"in", "key"}
+
+
+def test_a_folder_within_the_originals_is_refused_and_makes_no_key(tmp_path: Path) -> None:
+    (tmp_path / "in" / "out").mkdir(parents=True)
+    write_dicom(tmp_path / "in" / "a.dcm", planted().current, PATIENT, DATE)
+    for out in ("out", "new", "../in/new"):
+        done = invoke("deidentify", tmp_path / "in", tmp_path / "in" / out, "--key", tmp_path / "k")
+        refused(done, "expected a folder apart from the originals")
+    assert not (tmp_path / "k").exists()
+
+
+def test_an_empty_folder_is_filled_from_within(tmp_path: Path) -> None:
+    """It may be a mount: it stays itself, and nothing is made beside it."""
+    out = tmp_path / "closed" / "out"
+    out.mkdir(parents=True)
+    file = write_dicom(tmp_path / "a.dcm", planted().current, PATIENT, DATE)
+    mount = out.stat().st_ino
+    seen: list[str] = []
+
+    def track(files: list[Path]) -> list[Path]:
+        seen.extend(p.name for p in out.parent.iterdir())
+        return files
+
+    outcome = deidentify(file, out, track=track)
+    assert seen == ["out"] and out.stat().st_ino == mount
+    assert {p.name for p in out.iterdir()} == {REPORT, Path(outcome.cleaned[0].file).parts[0]}
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from medic_ad.cli import app\n"
+        "from medic_ad.deidentify import run\n"
+        "run.clean = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "app(sys.argv[1:])\n"
+    )
+    file = write_dicom(tmp_path / "a.dcm", planted().current, PATIENT, DATE)
+    words = [sys.executable, "-c", code, "deidentify", str(file), str(tmp_path / "out")]
+    assert subprocess.run(words, timeout=120, capture_output=True).returncode == 143
+    assert [p.name for p in tmp_path.iterdir()] == ["a.dcm"]
 
 
 def test_the_command_line_says_what_was_done_and_what_was_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import table_cases
 from table_cases import figures, plant, value
 
 from medic_ad.data.sample import read_info, read_samples, write_samples
-from medic_ad.errors import DataError, ModelError
+from medic_ad.errors import DataError, MedicADError, ModelError
 from medic_ad.evaluate import detect, localise, resnet, unet
 from medic_ad.evaluate.baselines.decision import Decision
 from medic_ad.evaluate.card import card
@@ -71,6 +71,34 @@ def barely_trained(root: Path, data: Path) -> Path:
             cache=str(root / "cache"),
         )
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch": 0}, {"learning_rate": -1e-3}])
+def test_a_u_net_of_no_steps_batch_or_rate_is_refused(wrong):
+    with pytest.raises(MedicADError, match=r"expected --.* above 0, got .*; give another value"):
+        unet.UnetArguments(data="", out="", **wrong)
+
+
+def test_a_u_net_goes_on_with_its_own_arguments_alone(tmp_path):
+    data, other = two_tables(tmp_path)
+    folder = barely_trained(tmp_path, data)
+    assert unet.UNet.load(folder).record["arguments"]["steps"] == 1
+    begun = unet.UnetArguments(
+        data=str(data), out=str(folder), steps=1, side=64, batch=2, workers=0,
+        cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    unet.main(begun)  # it has all its steps
+    for change, named in (
+        ({"learning_rate": 1.0}, "learning_rate"),
+        ({"data": str(other)}, "table"),
+    ):
+        with pytest.raises(ModelError, match=f"the same {named} in .*state.pt"):
+            unet.main(dataclasses.replace(begun, **change))
+    record = json.loads((folder / "unet.json").read_text())
+    del record["arguments"]["steps"]
+    (folder / "unet.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match="train it again"):
+        unet.UNet.load(folder)
 
 
 def test_a_network_of_another_table_or_of_the_measured_split_is_refused(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from medic_ad.load import load_checkpoint, load_model
 from medic_ad.models import MODELS, find_checkpoint
 from medic_ad.sums import RECORD
 from medic_ad.train.settings import StageArguments
+
+
+def plain_copy(tmp_path: Path) -> Path:
+    """A copy of nano without the record of its hashes, which would be the first to object."""
+    folder = tmp_path / "model"
+    return Path(shutil.copytree(MODELS["nano"].path, folder, ignore=lambda *_: {RECORD}))
 
 
 def test_a_name_a_folder_and_a_hub_name_are_found(tmp_path: Path) -> None:
@@ -48,9 +55,7 @@ def test_a_configuration_that_cannot_be_built_is_refused_at_once(
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(MODELS["nano"].path, folder)
-    (folder / RECORD).unlink()
+    folder = plain_copy(tmp_path)
     tensors = load_file(folder / "model.safetensors")
     tensors["detector.score.weight"].view(-1)[3] = wrong
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -63,12 +68,39 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) -
     [("tokenizer.json", "{}"), ("processor_config.json", "[]"), ("chat_template.jinja", None)],
 )
 def test_a_broken_processor_is_one_sentence(tmp_path: Path, file: str, text: str | None) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(MODELS["nano"].path, folder)
+    folder = plain_copy(tmp_path)
     if text is None:
         (folder / file).unlink()
     else:
         (folder / file).write_text(text)
+    with pytest.raises(ModelError, match="expected a checkpoint that loads"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "sentence"),
+    [
+        ("<|image_pad|>", "", "writes '<|image_pad|>' 0 times"),
+        ("<|vision_end|>", "", "writes '<|ano|>' 0 times"),
+        ("{%", "{", "expected a checkpoint that loads"),
+    ],
+)
+def test_a_chat_template_that_loses_the_image_is_refused_at_once(
+    tmp_path: Path, was: str, now: str, sentence: str
+) -> None:
+    folder = plain_copy(tmp_path)
+    template = (folder / "chat_template.jinja").read_text()
+    assert was in template
+    (folder / "chat_template.jinja").write_text(template.replace(was, now))
+    with pytest.raises(ModelError, match=re.escape(sentence)):
+        load_checkpoint(folder)
+
+
+def test_layers_that_their_configuration_contradicts_are_one_sentence(tmp_path: Path) -> None:
+    folder = plain_copy(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] += 1
+    (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="expected a checkpoint that loads"):
         load_checkpoint(folder)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from medic_ad.errors import ModelError
-from medic_ad.load import load_checkpoint, load_model, pick_device
+from medic_ad.load import load_checkpoint, load_model, pick_device, save_checkpoint
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import HEADS, MedicADForConditionalGeneration
 from medic_ad.models import MODELS, weights_sha256
@@ -39,8 +39,7 @@ def calibrated(dtype: torch.dtype = torch.float32) -> MedicADForConditionalGener
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
     folder = tmp_path_factory.mktemp("saved")
     network = calibrated()
-    network.save_pretrained(folder)
-    tiny.processor().save_pretrained(folder)
+    save_checkpoint(network, tiny.processor(), folder)
     return folder, {k: v.clone() for k, v in network.state_dict().items()}
 
 
@@ -207,11 +206,31 @@ def test_one_damaged_byte_in_saved_weights_is_refused(saved, tmp_path: Path) -> 
         load_checkpoint(folder)
 
 
-def test_the_bundled_weights_are_the_ones_that_were_recorded() -> None:
+@pytest.mark.parametrize("name", ["processor_config.json", "config.json", "chat_template.jinja"])
+def test_one_damaged_byte_beside_saved_weights_is_refused(saved, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(saved[0], tmp_path / "damaged"))
+    (folder / "detect.run.json").write_text("{}")  # a record of training comes later, and goes on
+    load_checkpoint(folder)
+    content = bytearray((folder / name).read_bytes())
+    content[-5] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ModelError, match=f"expected the {name} that .* got another file"):
+        load_checkpoint(folder)
+
+
+def test_the_hash_of_the_weights_is_of_the_weights_alone(saved, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved[0], tmp_path / "other"))
+    (folder / "processor_config.json").write_text("{}")
+    assert weights_sha256(folder) == weights_sha256(saved[0])
+
+
+def test_the_bundled_files_are_the_ones_that_were_recorded() -> None:
     folder = MODELS["nano"].path
-    [line] = (folder / RECORD).read_text().splitlines()
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    assert line == f"{digest}  model.safetensors"
+    lines = (folder / RECORD).read_text().splitlines()
+    files = [f for f in sorted(folder.iterdir()) if f.name != RECORD and ".run" not in f.name]
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    assert lines == [f"{d}  {f.name}" for d, f in zip(digests, files, strict=True)]
+    assert len(lines) == 7
 
 
 def test_load_model_gives_name_hash_and_frozen_eval_network(saved, tmp_path: Path) -> None:

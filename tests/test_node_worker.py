@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from medic_ad.node.queue import Queue
 from medic_ad.node.settings import NodeArguments
 from medic_ad.node.store import put
 from medic_ad.node.worker import Worker
+from medic_ad.sums import RECORD
 
 
 def made_of(*chain: BaseException) -> BaseException:
@@ -117,12 +119,19 @@ def test_a_node_that_waits_says_for_whom_and_answers_sigterm(tmp_path: Path) -> 
             orphan.kill()
 
 
+def last_words(node: RunningNode) -> str:
+    """The one sentence on the screen of a node that ended."""
+    lines = node.log_file.read_text().splitlines()
+    [sentence] = [line for line in lines if line.startswith("medic-ad: ")]
+    return sentence
+
+
 @pytest.mark.parametrize("change", ["other", "gone"])
 def test_weights_that_change_under_a_node_end_it_once_and_keep_its_jobs(
     tmp_path: Path, change: str
 ) -> None:
     folder, weights = tmp_path / "node", tmp_path / "weights" / "model.safetensors"
-    shutil.copytree(MODELS["nano"].path, weights.parent)
+    shutil.copytree(MODELS["nano"].path, weights.parent, ignore=lambda *_: {RECORD})
     options: dict[str, Any] = {"model": weights.parent, "settle": 600}
     with Archive() as archive, running(folder, archive.address, **options) as node:
         assert send(node.port, [write_dicom(tmp_path / "a.dcm", planted().current)]) == [0]
@@ -134,16 +143,24 @@ def test_weights_that_change_under_a_node_end_it_once_and_keep_its_jobs(
         [worker] = node.workers()
         os.kill(worker, signal.SIGKILL)
         assert node.process.wait(60) == 2
-    said = {"other": "weights changed", "gone": "weights not loaded"}[change]
     assert [line["event"] for line in node.log()][-4:] == [
-        "worker ended", said, "worker ended", "node stopped"
+        "worker ended", "model not loaded", "worker ended", "node stopped"
     ]  # fmt: skip
-    lines = node.log_file.read_text().splitlines()
-    [sentence] = [line for line in lines if line.startswith("medic-ad: ")]
-    assert "expected the weights of" in sentence and "start the node again" in sentence
+    said = {"other": "expected the weights of .* start the node again", "gone": "that loads in"}
+    assert re.search(said[change], last_words(node))
     kept = Queue(folder / "node.db", "other weights")
     kept.recover()  # as the next start does
     assert kept.counts()["waiting"] == 1
+
+
+def test_a_node_without_its_device_ends_with_the_workers_own_sentence(tmp_path: Path) -> None:
+    node = RunningNode(tmp_path / "node", "dicom://A@127.0.0.1:9", device="cuda:99")
+    try:
+        assert node.process.wait(120) == 2
+    finally:
+        node.process.kill()
+    assert "expected a device that this machine has, got 'cuda:99'" in last_words(node)
+    assert not node.said("worker ready")
 
 
 def test_a_worker_ends_with_its_node_in_the_middle_of_a_job_and_files_are_the_owners_alone(

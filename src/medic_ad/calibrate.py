@@ -21,7 +21,7 @@ from sklearn.metrics import f1_score
 
 from medic_ad.data.sample import Sample
 from medic_ad.errors import DataError
-from medic_ad.load import Model, load_checkpoint
+from medic_ad.load import Model, load_checkpoint, save_checkpoint
 from medic_ad.look import BATCH, compare, look
 from medic_ad.model.calibration import FITTED, Calibration
 from medic_ad.models import checkpoint_folder
@@ -269,8 +269,7 @@ def main(arguments: CalibrateArguments) -> Path:
     report["change_temperature"] = _fit_change(model, lesions, arguments)
     network.calibration.change_temperature.fill_(report["change_temperature"])
     out = Path(arguments.out)
-    network.save_pretrained(out)
-    processor.save_pretrained(out)
+    save_checkpoint(network, processor, out)
     # an entry without a validation patient is fitted on its training slices
     known = [
         s for s in (*train, *val) if report.get(str(s.sequence), {}).get("fitted_on") == s.split

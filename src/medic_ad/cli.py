@@ -7,13 +7,15 @@ import gc
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -59,17 +61,32 @@ def quiet() -> None:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
-    """Close file descriptor 2 to decoders in C, which write to it past Python."""
+def hushed() -> Iterator[TextIO]:
+    """Close file descriptor 2 to decoders in C, which write past Python; gives what it was."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        yield
+        with open(kept, "w", closefd=False) as screen:
+            yield screen
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Make SIGTERM an exception, so that what is half written is taken away."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)  # as a shell has it of a signal
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.callback(invoke_without_command=True)
@@ -198,10 +215,10 @@ def deidentify(
     """Write DICOM images without patients' identities, dates shifted (PS3.15 basic profile)."""
     with extra("deidentify"):
         from medic_ad.deidentify.run import deidentify as write_images
-    from medic_ad.cli_show import show_deidentified
+    from medic_ad.cli_show import show_deidentified, track_files
 
-    with hushed():
-        outcome = write_images(source, out, key)
+    with ended_in_order(), hushed() as screen:
+        outcome = write_images(source, out, key, partial(track_files, screen))
     show_deidentified(outcome)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from rich import box
 from rich.console import Console
@@ -157,6 +157,14 @@ def track_slices(batches: range) -> Iterable[int]:
     if len(batches) < 2 or not console.is_terminal:
         return batches
     return track(batches, description="slices", console=console, transient=True)
+
+
+def track_files(screen: TextIO, files: list[Path]) -> Iterable[Path]:
+    """A bar over files on a screen that `hushed` leaves open; none where it is no terminal."""
+    console = Console(file=screen)
+    if not console.is_terminal:
+        return files
+    return track(files, description="files", console=console, transient=True)
 
 
 def show_info(content: dict[str, Any]) -> None:

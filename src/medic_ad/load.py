@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
@@ -25,8 +26,8 @@ from medic_ad.models import (
     one_sentence,
     weights_sha256,
 )
-from medic_ad.processor import ANO, DIFF, MedicADProcessor
-from medic_ad.sums import refuse_damaged
+from medic_ad.processor import ANO, DIFF, IMAGE, MedicADProcessor
+from medic_ad.sums import record_sums, refuse_damaged
 
 DEVICES = ("cpu", "cuda", "mps")
 
@@ -163,6 +164,7 @@ def load_checkpoint(
             network = MedicADForConditionalGeneration.from_base(
                 folder, ano_token_id=ano, diff_token_id=diff, **options
             )
+            check_template(processor)
             return network, processor
         network, info = MedicADForConditionalGeneration.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -170,9 +172,42 @@ def load_checkpoint(
         processor = MedicADProcessor.from_pretrained(folder)
         if not processor.chat_template:
             raise ValueError("the processor has no chat template")
+        check_template(processor)
     refuse_unfit_keys(info, folder)
     refuse_broken_weights(network, folder)
     return network, processor
+
+
+def check_template(processor: MedicADProcessor) -> None:
+    """Refuse a chat template that loses the image or the question, before anything is asked.
+
+    Raises:
+        ValueError: naming what is not there once.
+    """
+    question = "What is seen?"
+    written = processor.prompt(question)
+    for part in (IMAGE, ANO, DIFF, question):
+        if (times := written.count(part)) != 1:
+            raise ValueError(
+                f"the chat template writes {part!r} {times} times for one image and one question"
+            )
+
+
+def save_checkpoint(
+    network: MedicADForConditionalGeneration,
+    processor: MedicADProcessor,
+    folder: str | Path,
+    **options: Any,
+) -> None:
+    """Write what `load_checkpoint` loads, and the hashes of all of it in `SHA256SUMS`.
+
+    Args:
+        folder: made if it is not there.
+        options: of `save_pretrained`, such as `state_dict`.
+    """
+    network.save_pretrained(folder, **options)
+    processor.save_pretrained(folder)
+    record_sums(Path(folder))
 
 
 def refuse_broken_weights(network: MedicADForConditionalGeneration, path: str | Path) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from medic_ad.errors import ModelError
-from medic_ad.sums import RECORD, weight_sums
+from medic_ad.sums import LOADED_FILES, RECORD, WEIGHT_FILES, file_sums
 
 WEIGHTS = Path(__file__).parent / "weights"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILES = ["*.safetensors", RECORD, "*.json", "*.txt", "*.jinja"]
+HUB_FILES = [*LOADED_FILES, RECORD]
 UNLOADABLE = (
     OSError,
     ValueError,
@@ -84,9 +84,13 @@ def first_line(error: Exception) -> str:
 @contextmanager
 def one_sentence(path: str | Path) -> Iterator[None]:
     """What the libraries say of a checkpoint that does not load, as a `ModelError`."""
+    # not above: `medic-ad --help` would wait for them; whoever loads a checkpoint has them
+    from huggingface_hub.errors import StrictDataclassError
+    from jinja2 import TemplateError
+
     try:
         yield
-    except UNLOADABLE as error:
+    except (*UNLOADABLE, StrictDataclassError, TemplateError) as error:
         raise ModelError(
             f"expected a checkpoint that loads in {path}, but: {first_line(error)}; give a folder "
             "with config.json, safetensors that fit it, and a processor"
@@ -116,6 +120,6 @@ def checkpoint_folder(name_or_path: str | Path) -> Path:
 def weights_sha256(folder: Path) -> str:
     """Hash over the names and bytes of a folder's safetensors files."""
     total = hashlib.sha256()
-    for name, digest in weight_sums(folder).items():
+    for name, digest in file_sums(folder, WEIGHT_FILES).items():
         total.update(name.encode() + bytes.fromhex(digest))
     return total.hexdigest()

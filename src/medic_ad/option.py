@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import field
 from pathlib import Path
@@ -13,6 +14,20 @@ from medic_ad.errors import MedicADError
 def option(default: Any, text: str) -> Any:
     """A field of which the command line makes an option."""
     return field(default=default, metadata={"help": text})
+
+
+def check_positive(arguments: Any, *names: str) -> None:
+    """Refuse fields of a dataclass of arguments that must be above 0.
+
+    Raises:
+        MedicADError: naming the first of these that is not, or is no finite number.
+    """
+    for name in names:
+        value = getattr(arguments, name)
+        if not (math.isfinite(value) and value > 0):
+            raise MedicADError(
+                f"expected --{name.replace('_', '-')} above 0, got {value}; give another value"
+            )
 
 
 def try_writing(folder: str | Path) -> None:

@@ -140,4 +140,6 @@ def main(arguments: BatchArguments) -> None:
 
         outcome = run_batch(arguments, begin)
     said = f"Studies: {outcome.studies - outcome.failed} read, {outcome.failed} failed"
+    if outcome.failed:
+        said += f"; see status and reason in {RESULTS}/"
     Console(highlight=False).print(f"{said}\nWritten: {outcome.out}", soft_wrap=True, markup=False)

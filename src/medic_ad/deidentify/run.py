@@ -8,6 +8,7 @@ import os
 import shutil
 import uuid
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from medic_ad.readers.dicom_files import holds_dicom, read_dataset
 from medic_ad.readers.dicom_pixels import PIXELS, PLUGINS, check_samples, no_panic
 
 REPORT = "deidentification.json"
+
+Track = Callable[[list[Path]], Iterable[Path]]
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,13 @@ class Outcome:
     refused: tuple[Refused, ...]
 
 
-def deidentify(source: Path, folder: Path, key: Path | None = None) -> Outcome:
+def deidentify(source: Path, folder: Path, key: Path | None = None, track: Track = iter) -> Outcome:
     """Write the DICOM images of a file or folder without what names their patients.
 
     PS3.15 basic profile with modified dates; see `profile`. Compressed pixel data are written
     uncompressed: their streams have room for comments, and text in them must be looked for.
-    The folder appears when all is done; `deidentification.json` in it lists every action and holds
-    nothing of the originals, neither values nor paths.
+    All appears in the folder when all is done; `deidentification.json` in it lists every action
+    and holds nothing of the originals, neither values nor paths.
 
     Args:
         source: a file, or a folder that is searched with all below it.
@@ -73,9 +76,11 @@ def deidentify(source: Path, folder: Path, key: Path | None = None) -> Outcome:
         key: file with the secret from which new ids, UIDs and dates are made; the same key gives
             the same ones, so that a study that comes later can be compared. Without it they are
             made of a secret that is forgotten.
+        track: wraps the loop over the files, for a progress bar.
 
     Raises:
-        DeidentifyError: nothing can be written, the folder is in use, or the key is none.
+        DeidentifyError: nothing can be written, the folder is in use or within the source,
+            or the key is none.
     """
     if not source.exists():
         raise DeidentifyError(
@@ -85,27 +90,35 @@ def deidentify(source: Path, folder: Path, key: Path | None = None) -> Outcome:
         raise DeidentifyError(
             f"{folder}: expected a new or empty folder, came one with files; give another."
         )
+    folder = folder.resolve()
+    if folder.is_relative_to(source.resolve()):
+        raise DeidentifyError(
+            f"{folder}: expected a folder apart from the originals, came one within {source}, "
+            "which would be taken for originals; give another."
+        )
     secret = read_key(key)
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    staging.mkdir()
+    name = f".{folder.name}.{uuid.uuid4().hex}"
+    # within a folder that is there: it may be a mount, or the only one that is open to us
+    staging = folder / name if folder.is_dir() else folder.with_name(name)
+    staging.mkdir(parents=True)
     try:
-        outcome = _all(source, folder, staging, secret)
+        outcome = _all(source, folder, staging, secret, track)
         (staging / REPORT).write_text(json.dumps(_document(outcome), indent=1) + "\n")
         if folder.exists():
-            folder.rmdir()
-        os.rename(staging, folder)
+            for path in sorted(staging.iterdir(), key=lambda path: path.name == REPORT):
+                os.rename(path, folder / path.name)  # the list of what was done comes last
+        else:
+            os.rename(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return outcome
 
 
-def _all(source: Path, folder: Path, staging: Path, secret: bytes) -> Outcome:
+def _all(source: Path, folder: Path, staging: Path, secret: bytes, track: Track) -> Outcome:
     cleaned: dict[str, Cleaned] = {}
     refused = []
     paths = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
-    for path in paths:
+    for path in track(paths):
         try:
             dataset, actions, boxes = clean(path, secret)
             name = f"{dataset.PatientID}/{dataset.StudyInstanceUID}/{dataset.SeriesInstanceUID}/"

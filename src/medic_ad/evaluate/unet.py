@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from medic_ad.calibrate import HEATMAP_GRID
 from medic_ad.data.sample import Sample
-from medic_ad.errors import DataError
+from medic_ad.errors import DataError, ModelError
 from medic_ad.evaluate.baselines import peers
 from medic_ad.evaluate.figures.metrics import dice
 from medic_ad.evaluate.predictions.bars import bar
@@ -30,6 +31,7 @@ from medic_ad.evaluate.predictions.store import Arrays, Store
 from medic_ad.evaluate.predictions.table import Lazy, arrays_in, file_of, parts_of, slice_of
 from medic_ad.load import pick_device
 from medic_ad.model.pixel import arrange
+from medic_ad.option import check_positive
 from medic_ad.processor import fit_square, grey_window, restore
 from medic_ad.train.draw import Slices, scan_batch
 from medic_ad.train.render import Rendered, render
@@ -65,6 +67,9 @@ class UnetArguments:
         default="", metadata={"help": "whose val split chooses; all of val when empty"}
     )
 
+    def __post_init__(self) -> None:
+        check_positive(self, "steps", "batch", "learning_rate", "side")
+
 
 def build() -> MonaiUNet:
     """The network, about 1 M parameters: `(B, 1, S, S)` -> logits `(B, 1, S, S)`."""
@@ -88,9 +93,15 @@ class UNet:
 
     @classmethod
     def load(cls, folder: Path) -> UNet:
-        """Raise ModelError where there is none."""
+        """Raise ModelError where there is none, or one whose record does not say its budget."""
         network = build()
-        return cls(network, *peers.load(folder, network, RUN))
+        record, sha256 = peers.load(folder, network, RUN)
+        if "steps" not in record.get("arguments", {}):
+            raise ModelError(
+                f"expected the number of steps in {folder / f'{RUN}.json'}, found none: an older "
+                "version wrote it; train it again by `medic-ad evaluate unet`"
+            )
+        return cls(network, record, sha256)
 
     def maps(
         self,
@@ -176,14 +187,35 @@ class Training:
         self.history: list[dict[str, float]] = []
 
     def resume(self, folder: Path) -> None:
-        """Continue where the last validation was, if there was one."""
+        """Continue where the last validation was, if there was one.
+
+        Raises:
+            ModelError: it was of other arguments.
+        """
         if not (folder / STATE).is_file():
             return
         state = torch.load(folder / STATE, weights_only=True, map_location=self.device)
+        own, theirs = self.kept_arguments(), state.get("arguments", {})
+        if other := [name for name in own if theirs.get(name) != own[name]]:
+            raise ModelError(
+                f"expected a U-Net begun with the same {', '.join(other)} in {folder / STATE}, got "
+                "one of other arguments; give these, or another --out"
+            )
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.steps, self.best = state["steps"], state["best"]
         self.history = state["history"]
+
+    def kept_arguments(self) -> dict[str, Any]:
+        """What an interrupted run must share with the one that goes on."""
+        of_place = (
+            "data",
+            "out",
+            "cache",
+            "workers",
+        )  # a folder may move, a machine may be another
+        out = {k: v for k, v in vars(self.arguments).items() if k not in of_place}
+        return {**out, "table": peers.trained_on(self.arguments.data)["sha256"]}
 
     def step(self, batch: dict) -> float:
         """One optimiser step; the loss."""
@@ -220,6 +252,7 @@ class Training:
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "history": self.history,
+            "arguments": self.kept_arguments(),
             **{name: getattr(self, name) for name in ("steps", "best")},
         }
         part = folder / f"{STATE}.part"

@@ -33,7 +33,7 @@ from medic_ad.model.explain import HeatmapDecoder
 from medic_ad.model.linear import pack_linears
 from medic_ad.model.pixel import unpatchify
 from medic_ad.model.taps import raster, raster_order
-from medic_ad.sums import record_sums
+from medic_ad.sums import RECORD
 
 HEADS = ("detector", "comparer", "explainer", "calibration")
 
@@ -104,10 +104,10 @@ class MedicADForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             super()._init_weights(module)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
-        """Save as every model of transformers, with the hashes of the weights beside them."""
+        """Save as every model of transformers; `save_checkpoint` adds processor and hashes."""
+        (Path(save_directory) / RECORD).unlink(missing_ok=True)  # of what is about to change
         with without_bars():
             super().save_pretrained(save_directory, **kwargs)
-        record_sums(Path(save_directory))
 
     @classmethod
     def from_base(cls, name_or_path: str | Path, **kwargs) -> MedicADForConditionalGeneration:

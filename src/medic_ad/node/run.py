@@ -35,8 +35,8 @@ def main(settings: NodeArguments) -> None:
     """Run a node until SIGTERM or SIGINT.
 
     Raises:
-        NodeError: settings that cannot work, a folder that another node uses, or weights that
-            became others while the node ran.
+        NodeError: settings that cannot work, a folder that another node uses, or a model that a
+            worker cannot load, or finds with other weights than the node began with.
         ModelError: there is no such model.
     """
     for address in filter(None, (settings.results, settings.priors)):
@@ -63,7 +63,8 @@ class Node:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(PRELOADED)
         self.workers: list[ForkServerProcess] = []
-        self.pipes: list[Connection] = []  # while its pipe is open, a worker goes on
+        # while its pipe is open, a worker goes on; through it comes why one has no model
+        self.pipes: list[Connection] = []
         self.restarts = 0
         self.stopping = False
 
@@ -105,7 +106,7 @@ class Node:
         }
 
     def _start_worker(self) -> None:
-        theirs, ours = self.context.Pipe(duplex=False)
+        theirs, ours = self.context.Pipe()
         arguments = (self.settings, self.weights, theirs)
         worker = self.context.Process(target=work, args=arguments, daemon=True)
         worker.start()
@@ -115,15 +116,11 @@ class Node:
 
     def _look_after_workers(self) -> None:
         for worker in [w for w in self.workers if not w.is_alive()]:
+            number = self.workers.index(worker)
             released = self.queue.release(worker.pid or 0)
             log("worker ended", level=logging.ERROR, exit=worker.exitcode, released=released)
             if worker.exitcode == UNFIT:
-                raise NodeError(
-                    f"expected the weights of {self.settings.model} that the node began with "
-                    f"({self.weights[:16]}), a new worker found others, or none that can be "
-                    "loaded; start the node again, its jobs are kept."
-                )
-            number = self.workers.index(worker)
+                raise NodeError(self.pipes[number].recv())
             del self.workers[number]
             self.pipes.pop(number).close()
             self.restarts += 1

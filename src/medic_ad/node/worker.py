@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import warnings
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from medic_ad.road import read
 
 IDLE_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 3600.0
-UNFIT = 3  # exit status of a worker that cannot read with the node's weights: no other one could
+UNFIT = 3  # exit status of a worker without the node's model: no other one would have it
 
 
 def work(settings: NodeArguments, weights: str, alive: Connection) -> None:
@@ -34,7 +35,7 @@ def work(settings: NodeArguments, weights: str, alive: Connection) -> None:
     A pipe has no lock that a killed worker could take with it.
 
     Raises:
-        SystemExit: with `UNFIT`, where the weights on the disk are not those of the node.
+        SystemExit: with `UNFIT`, where there is no model, or not the node's; the pipe says why.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the main process sees to it
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -44,11 +45,10 @@ def work(settings: NodeArguments, weights: str, alive: Connection) -> None:
         try:
             worker = Worker(settings, weights)
         except ModelError as error:
-            log("weights not loaded", level=logging.ERROR, **failure(error))
+            log("model not loaded", level=logging.ERROR, **failure(error))
+            with suppress(BrokenPipeError):  # a node that ends meanwhile asks no more
+                alive.send(str(error))
             raise SystemExit(UNFIT) from error
-        if worker.model.weights_sha256 != weights:
-            log("weights changed", level=logging.ERROR)
-            raise SystemExit(UNFIT)
         log("worker ready", worker=os.getpid())
         wait = 0.0
         while not alive.poll(wait):
@@ -59,7 +59,11 @@ def work(settings: NodeArguments, weights: str, alive: Connection) -> None:
 
 
 class Worker:
-    """What a worker process keeps between jobs: the model, the queue, the peers."""
+    """What a worker process keeps between jobs: the model, the queue, the peers.
+
+    Raises:
+        ModelError: it does not load, or its weights are not those of this hash.
+    """
 
     def __init__(self, settings: NodeArguments, weights: str) -> None:
         self.settings = settings
@@ -68,6 +72,12 @@ class Worker:
         self.results = peer_of(settings.results, settings)
         self.priors: Peer | None = peer_of(settings.priors, settings) if settings.priors else None
         self.model: Model = load_model(settings.model, settings.device)
+        if self.model.weights_sha256 != weights:
+            raise ModelError(
+                f"expected the weights of {settings.model} that the node began with "
+                f"({weights[:16]}), a new worker found others "
+                f"({self.model.weights_sha256[:16]}); start the node again, its jobs are kept"
+            )
 
     def do(self, job: Job) -> None:
         """Read and send one job, and write down how it ended."""

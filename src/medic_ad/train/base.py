@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from medic_ad import words
+from medic_ad.load import save_checkpoint
 from medic_ad.model.configuration import MedicADConfig
 from medic_ad.model.modeling import MedicADForConditionalGeneration
 from medic_ad.model.presets import NANO_VOCABULARY, nano_config
@@ -327,8 +328,7 @@ def main(arguments: BaseArguments, config: MedicADConfig | None = None) -> Path:
     )
     for part in ("vision", "language"):
         shutil.copy(out / part / f"base-{part}.run.json", out)
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
+    save_checkpoint(model, processor, out)
     return out
 
 

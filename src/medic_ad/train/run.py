@@ -23,7 +23,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from medic_ad import __version__
 from medic_ad.data.sample import Sample, read_info, read_samples
 from medic_ad.errors import DataError, ModelError
-from medic_ad.load import load_checkpoint
+from medic_ad.load import load_checkpoint, save_checkpoint
 from medic_ad.model.adapters import add_adapters
 from medic_ad.model.pixel import arrange
 from medic_ad.models import checkpoint_folder
@@ -188,8 +188,7 @@ def finish(model, processor, arguments: StageArguments, name: str) -> Path:
     out, place = Path(arguments.out), PartialState()
     state = state_to_save(model, keep=place.is_main_process)
     if place.is_main_process:
-        model.save_pretrained(out, state_dict=state)
-        processor.save_pretrained(out)
+        save_checkpoint(model, processor, out, state_dict=state)
         if arguments.model:
             copy_records(checkpoint_folder(arguments.model), out, but=name)
     place.wait_for_everyone()

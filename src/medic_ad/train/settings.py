@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -10,6 +9,7 @@ from typing import ClassVar
 from medic_ad.data.sample import read_info
 from medic_ad.errors import DataError
 from medic_ad.models import ATTENTION, find_checkpoint
+from medic_ad.option import check_positive
 
 
 @dataclass
@@ -66,12 +66,7 @@ class StageArguments:
                 f"expected --workers 0 with --cpu-seconds, got {self.workers}: the time of workers "
                 "is not counted; correct one of them"
             )
-        for name in ("steps", "batch", "learning_rate", "save_steps", "batches"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise DataError(
-                    f"expected --{name.replace('_', '-')} above 0, got {value}; give another value"
-                )
+        check_positive(self, "steps", "batch", "learning_rate", "save_steps", "batches")
         if self.batches % processes():
             raise DataError(
                 f"expected --batches as a multiple of the {processes()} processes, got "

@@ -6,13 +6,14 @@ import csv as csv_file
 import datetime
 import difflib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from medic_ad.data.duplicates import Fingerprint, FingerprintStore, Groups, duplicate_pairs
 from medic_ad.data.sample import SPLITS, Sample
 from medic_ad.data.sets.common import rows_of
+from medic_ad.data.sets.contradictions import check_rows, check_same
 from medic_ad.data.splits import draw_splits
 from medic_ad.errors import DataError
 from medic_ad.words import CHANGE_LABELS, SEQUENCES
@@ -84,12 +85,12 @@ def samples(
     if any(given) and not all(given):
         line = given.index("") + 2
         raise DataError(f"{csv}, row {line}, column split: empty, but other rows have a split.")
-    _check_labels([(row["image"], row["slice"]) for row in parsed], parsed, str(csv))
+    check_rows(parsed, root, str(csv))
     if any(given):
         _check_patients(given, parsed, str(csv))
     found, position = _fingerprints(parsed, root, FingerprintStore(store), str(csv), track)
     digests = {i: one.digest for one, i in zip(reversed(found), reversed(position), strict=True)}
-    _check_labels([digests[i] for i in range(len(parsed))], parsed, str(csv))
+    check_same([digests[i] for i in range(len(parsed))], parsed, "label", str(csv))
     groups = Groups(len(parsed))
     duplicates = [(position[i], position[j]) for i, j in duplicate_pairs(found)]
     for i, j in duplicates:
@@ -129,6 +130,11 @@ def _fingerprints(
                 grid = one.grid
             if column == "mask" and one.grid != grid:
                 raise DataError(f"{at}: expected the grid {grid} of its image, came {one.grid}.")
+            if column == "mask" and row["label"] == 0 and one.thumbnail.any():
+                raise DataError(
+                    f"{at}: expected no lesion in the mask of a normal image (label 0), came "
+                    f"{row['mask']} with pixels; correct the label or leave the mask out."
+                )
             if column != "mask":
                 found.append(one)
                 position.append(i)
@@ -146,18 +152,6 @@ def _check_cells(csv: Path) -> None:
                     f"{csv}, row {line}: expected {columns} cells as in the header, got "
                     f"{len(cells)}; put a text with a comma into double quotes."
                 )
-
-
-def _check_labels(images: Sequence[Any], parsed: list[dict[str, Any]], where: str) -> None:
-    """Refuse two labels of one image; `images` names the image of each row."""
-    labelled: dict[Any, int] = {}
-    for j, (image, row) in enumerate(zip(images, parsed, strict=True)):
-        i = j if math.isnan(row["label"]) else labelled.setdefault(image, j)
-        if i != j and row["label"] != parsed[i]["label"]:
-            raise DataError(
-                f"{where}, row {j + 2}, column label: expected {parsed[i]['label']:.0f} as in row "
-                f"{i + 2} of the same image, got {row['label']:.0f}; correct one of them."
-            )
 
 
 def near_sequence(name: str) -> str | None:
