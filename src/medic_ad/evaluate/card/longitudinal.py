@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from scipy import ndimage
 
-from medic_ad.change import CHANGED
+from medic_ad.finding import CHANGED
 from medic_ad.data.sample import Sample
 from medic_ad.evaluate.baselines.change import maps_of
 from medic_ad.evaluate.figures.bootstrap import Figure

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medic_ad.change import CHANGED
+from medic_ad.finding import CHANGED
 from medic_ad.evaluate.baselines.change import maps_of
 from medic_ad.evaluate.figures.bootstrap import Figure
 from medic_ad.evaluate.figures.maps import mean_known
