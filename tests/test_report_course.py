@@ -121,10 +121,10 @@ def test_a_warning_says_which_way_the_load_went_against_the_label() -> None:
     (said,) = (w for w in report().warnings if "the measured lesion load" in w)
     assert said.startswith(f"From {DAYS[1]} to {DAYS[2]} the comparison says worse, but the ")
     assert "load fell (0.560 to 0.384 ml);" in said
-    step = dataclasses.replace(
-        report().course.steps[1], load_label="stable", loads=(1645.0, 1426.0)
-    )
-    course = dataclasses.replace(report().course, steps=(report().course.steps[0], step))
+    whole = report().course
+    assert whole is not None
+    step = dataclasses.replace(whole.steps[1], load_label="stable", loads=(1645.0, 1426.0))
+    course = dataclasses.replace(whole, steps=(whole.steps[0], step))
     (said,) = due_warnings("normal", (), None, "", report().study, course=course)[-1:]
     assert (
         "says worse, but the measured lesion load fell (1\u202f645 to 1\u202f426 ml, within" in said

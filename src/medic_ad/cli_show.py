@@ -115,8 +115,8 @@ def show_course(report: Report, console: Console) -> None:
     for head, key in _GROWTH.items():
         columns.append(Column(head, [*(row[key] for row in shown), "", "", ""]))
     console.print(
-        f"\nSizes in {course.unit}, with what became of them since the date before; change and growth "
-        "from the first size to the last:"
+        f"\nSizes in {course.unit}, with what became of them since the date before; change "
+        "and growth from the first size to the last:"
     )
     for table in _abreast(console, names, columns, len(shown)):
         console.print(table)

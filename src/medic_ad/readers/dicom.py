@@ -356,7 +356,8 @@ def _doubts_on_dates(header: Dataset) -> Iterator[str]:
         if date is not None and other is not None and abs(other - date) > DATES_APART
     ]
     if apart:
-        yield f"the file contradicts its study date {date} by {' and '.join(apart)}: the former holds"
+        came = " and ".join(apart)
+        yield f"the file contradicts its study date {date} by {came}: the former holds"
 
 
 def _directions(header: Dataset) -> tuple[str, str] | None:
