@@ -41,7 +41,6 @@ stage explain medic-ad train explain --model "$BUILD/compare" \
     --data "$DATA" --out "$BUILD/explain" --cache "$CACHE" --weights "$WEIGHTS"
 stage calibrate medic-ad calibrate --model "$BUILD/explain" \
     --data "$DATA" --out "$OUT" --cache "$CACHE" ${EXCLUDE[@]+"${EXCLUDE[@]}"}
-stage records cp "$BUILD"/explain/*.run.json "$OUT"
 if [[ -z $LEAVE_OUT ]]; then
     stage unet medic-ad evaluate unet --data "$DATA" --out "$BUILD/unet" --cache "$CACHE" \
         --weights "$WEIGHTS" --source brain_tumour_cheng

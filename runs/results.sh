@@ -35,14 +35,19 @@ wanted() { # NAME: whether ONLY does not leave it out
 }
 
 part() { # NAME PAGE COMMAND...: a stage, unless ONLY leaves it out; its page goes into the text
-    local name=$1 page=$2
+    local name=$1 page=$2 word words=()
     shift 2
     if wanted "$name"; then
+        [[ $page == - || -f $BUILD/$page ]] || rm -f "$BUILD/$name.done"
         stage "$name" "$@"
     fi
     [[ $page == - ]] && return
-    done_as "$name" "$(stamp "$@")" "$(out_of "$@")" || page= # figures of another command are not shown
-    PARTS+=("$name|$page|${*//$ROOT/ROOT}")
+    done_as "$name" "$(stamp "$@")" "$BUILD/$page" || page= # figures of another command are not shown
+    for word in "$@"; do
+        [[ $word == "$ROOT" ]] && word=ROOT
+        words+=("$word")
+    done
+    PARTS+=("$name|$page|${words[*]}")
 }
 
 if wanted chest && [[ ! -d $CHEST ]]; then
@@ -50,7 +55,8 @@ if wanted chest && [[ ! -d $CHEST ]]; then
     exit 2
 fi
 for name in nano "${SETS[@]}"; do
-    part "table-$name" - medic-ad data prepare "$name" --root "$ROOT" --out "$BUILD/tables"
+    part "table-$name" - medic-ad data prepare "$name" --root "$ROOT" \
+        --out "$BUILD/tables/$name.parquet"
 done
 for name in "${SETS[@]}"; do
     part "folds-$name" "folds/$name/folds/figures.md" medic-ad evaluate folds --model "$MODEL" \

@@ -60,7 +60,12 @@ stage() { # NAME COMMAND...: runs the command unless it finished before; other c
             return
         fi
     fi
-    if [[ -f $BUILD/$name.done || (-f $BUILD/$name.begun && $(cat "$BUILD/$name.begun") != "$now") ]]; then
+    if [[ -f $BUILD/$name.begun && $(cat "$BUILD/$name.begun") == "$now"$'\n'"code "* && -z ${REDO:-} ]]; then
+        if [[ $(tail -n 1 "$BUILD/$name.begun") != "code $code" ]]; then
+            echo "== $name: begun with other code, goes on with this; REDO=1 starts it over"
+            code="$code after another"
+        fi
+    elif [[ -f $BUILD/$name.done || -f $BUILD/$name.begun ]]; then
         echo "== $name: its command, what it reads or what it left is not as before; it starts over"
         rm -f "$BUILD/$name.done"
         if [[ -d $out ]]; then # the state of another command is nothing to resume from
@@ -68,7 +73,7 @@ stage() { # NAME COMMAND...: runs the command unless it finished before; other c
         fi
     fi
     echo "== $name: $*"
-    echo "$now" >"$BUILD/$name.begun"
+    printf '%s\ncode %s\n' "$now" "$code" >"$BUILD/$name.begun"
     "$@"
     { echo "$now" && echo "$((SECONDS - start)) s, code $code"; } >"$BUILD/$name.done"
     rm "$BUILD/$name.begun"

@@ -269,6 +269,9 @@ def test_calibrate_fills_every_buffer_and_touches_no_weight(
     assert all(buffer.isfinite().all() for buffer in network.calibration.buffers())
     assert network.config.scope == ["planted FLAIR", "planted T1"]
     assert network.calibration.gate_precision.shape == (2, 64, 64)
+    for stage in ("detect", "compare", "explain"):  # whom the weights were trained on stays known
+        kept = (calibrated / f"{stage}.run.json").read_bytes()
+        assert kept == (trained.explain / f"{stage}.run.json").read_bytes()
     record = json.loads((calibrated / "calibrate.run.json").read_text())
     assert record["arguments"]["pairs"] == 30 and record["arguments"]["seed"] == 0
     for index, name in enumerate(("FLAIR", "T1")):

@@ -57,6 +57,7 @@ def test_figures_name_weights_and_which_hosts_they_have_seen(
     for name, patients in (("detect", ["mni152"]), ("calibrate", ["p1"])):
         record = {"arguments": {}, "patients": patients}
         (tmp_path / f"{name}.run.json").write_text(json.dumps(record))
+    (tmp_path / "config.json").write_text("{}")
     hosts = ["mni152", "ms/p1", "ms/p2"]
     outcomes = [Outcome(f"{h}{k}", h, "kind", 1.0) for h in hosts for k in range(2)]
     outcomes += [Outcome("s", h, w, 1.0) for h in hosts for w in ("carried", "measured", "link")]

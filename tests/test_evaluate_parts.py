@@ -215,5 +215,6 @@ def test_what_weights_know_of_a_patient_is_read_from_their_records(
         record = {"arguments": {"exclude": own.get("exclude", "")}}
         record |= {"patients": own["patients"]} if "patients" in own else {}
         (tmp_path / f"{name}.run.json").write_text(json.dumps(record))
+    (tmp_path / "config.json").write_text("{}")
     seen = seen_patients(str(tmp_path), samples)
     assert seen == dict(zip(("patient07", "patient26"), words, strict=True))

@@ -103,12 +103,24 @@ def test_an_interrupted_stage_keeps_its_checkpoints(tmp_path) -> None:
     build = tmp_path / "build"
     left = build / "explain" / "checkpoints" / "checkpoint-250"
     left.mkdir()
-    stamp = (build / "explain.done").read_text().splitlines()[:-1]
-    (build / "explain.begun").write_text("\n".join(stamp) + "\n")  # as a killed run leaves it
+    *stamp, last = (build / "explain.done").read_text().splitlines()
+    code = last.partition(", ")[2]  # as a killed run leaves it
+    (build / "explain.begun").write_text("\n".join([*stamp, code]) + "\n")
     (build / "explain.done").unlink()
     said, commands = cases.run("chest.sh", tmp_path)
     assert commands[0][:2] == ["train", "explain"] and left.exists()
-    assert "explain: its command" not in said
+    assert "explain: its command" not in said and "other code" not in said
+
+
+@needs_bash
+def test_a_stage_that_goes_on_with_other_code_says_so_then_and_later(tmp_path) -> None:
+    cases.run("chest.sh", tmp_path)
+    done, begun = (tmp_path / "build" / f"evaluate.{state}" for state in ("done", "begun"))
+    *stamp, _ = done.read_text().splitlines()
+    begun.write_text("\n".join([*stamp, "code " + "0" * 16]) + "\n")
+    done.unlink()
+    assert "evaluate: begun with other code" in cases.run("chest.sh", tmp_path)[0]
+    assert "evaluate: done before, made with other code" in cases.run("chest.sh", tmp_path)[0]
 
 
 @needs_bash

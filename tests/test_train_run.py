@@ -18,6 +18,7 @@ from medic_ad.data.sample import Sample
 from medic_ad.errors import ModelError
 from medic_ad.model.compare import CompareOutput
 from medic_ad.model.detect import DetectOutput
+from medic_ad.models import MODELS
 from medic_ad.train import base, compare, detect
 from medic_ad.train.compare import change_map_loss
 from medic_ad.train.detect import system_token_loss
@@ -42,6 +43,7 @@ def test_a_stage_trained_once_more_keeps_its_own_record_and_no_stale_ones(tmp_pa
     before, out = tmp_path / "before", tmp_path / "out"
     for folder, steps in ((before, 1), (out, 2)):
         folder.mkdir()
+        (folder / "config.json").write_text("{}")
         (folder / "explain.run.json").write_text(json.dumps({"steps": steps}))
     (before / "detect.run.json").write_text(json.dumps({"steps": 3}))
     (out / "detect.run.json").write_text(json.dumps({"steps": 4}))  # of weights that it replaces
@@ -52,6 +54,15 @@ def test_a_stage_trained_once_more_keeps_its_own_record_and_no_stale_ones(tmp_pa
     again = dataclasses.replace(arguments, model=str(out))  # in its own place
     finish(tiny.network(), tiny.processor(), again, "explain")
     assert json.loads((out / "detect.run.json").read_text()) == {"steps": 3}
+
+
+def test_the_records_of_a_named_model_come_along(tmp_path: Path) -> None:
+    """Without them, whom `nano` was trained on would count as never seen."""
+    arguments = StageArguments(data="", out=str(tmp_path), model="nano")
+    finish(tiny.network(), tiny.processor(), arguments, "detect")
+    kept = {path.name for path in MODELS["nano"].path.glob("*.run.json")} - {"detect.run.json"}
+    assert {path.name for path in tmp_path.glob("*.run.json")} == kept
+    assert "compare.run.json" in kept
 
 
 # ------------------------------------------------------------------------------ resume
