@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import pixel_array
-from pydicom.uid import MPEG2MPML
+from pydicom.uid import MPEG2MPML, ComputedRadiographyImageStorage
 from sentence import said
 
 from medic_ad.errors import ReadError, StudyError
@@ -277,6 +277,28 @@ def test_tiff_of_several_pages(tmp_path: Path) -> None:
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     expected, came, _ = refused(tmp_path / "a.tif")
     assert (expected, came) == ("a TIFF of one page", "3 pages")
+
+
+@pytest.mark.parametrize(
+    ("name", "modality", "came", "due"),
+    [("MR_small.dcm", "CT", "CT", "MR"), ("CT_small.dcm", "MR", "MR", "CT")],
+)
+def test_a_modality_against_the_sop_class_is_refused(
+    tmp_path: Path, name: str, modality: str, came: str, due: str
+) -> None:
+    made = pydicom.dcmread(str(get_testdata_file(name)))
+    made.Modality = modality
+    made.save_as(tmp_path / name)
+    parts = refused(tmp_path / name, None)
+    assert parts[0] == f"the modality {due} of its SOP class ({due} Image Storage)"
+    assert parts[1] == came
+
+
+def test_kinds_of_radiograph_share_a_sop_class(tmp_path: Path) -> None:
+    made = pydicom.dcmread(str(get_testdata_file("MR_small.dcm")))
+    made.SOPClassUID, made.Modality = ComputedRadiographyImageStorage, "DX"
+    made.save_as(tmp_path / "x.dcm")
+    assert read_image(tmp_path / "x.dcm").modality == "DX"
 
 
 def test_modality_and_body_part_that_contradict_the_file() -> None:

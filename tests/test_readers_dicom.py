@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
-from pydicom.uid import generate_uid
+from pydicom.uid import MRImageStorage, generate_uid
 from sentence import said
 
 from medic_ad.errors import MedicADError, ReadError, StudyError
@@ -270,7 +270,7 @@ def test_the_window_of_several_fits_the_body_part_of_a_ct_and_is_recorded(tmp_pa
     assert window == (40, 80)
     assert note == "declares 3 windows, shown with number 3 (BRAIN), centre 40, width 80"
     assert shown(BodyPartExamined="CHEST", **several)[0] == (-600, 1500)
-    assert shown(Modality="MR", **several)[0] == (500, 3000)
+    assert shown(Modality="MR", SOPClassUID=MRImageStorage, **several)[0] == (500, 3000)
     assert shown(WindowCenter=None, WindowWidth=None, BodyPartExamined="HEAD") == (
         (40, 80),
         "declares no window: shown as CT of HEAD, centre 40, width 80",

@@ -25,6 +25,7 @@ from medic_ad.errors import MedicADError
 from medic_ad.finding import Change, find
 from medic_ad.report import Report
 from medic_ad.report.panels import panels
+from medic_ad.report.rules import due_warnings
 from medic_ad.report.schema import validate
 from medic_ad.report.timeline import MAX_LESIONS, course_table, lesion_numbers, timeline_png
 from medic_ad.study import Study
@@ -114,6 +115,26 @@ def test_the_page_has_table_timeline_and_linked_slices() -> None:
     assert len(frames) == 3 * 48 and "48 of 60 slices are shown" in page  # prior, current, change
     assert len(page.encode()) < 5_000_000
     assert [w for w in report().warnings if "the comparison leads" in w][0] in page
+
+
+def test_a_warning_says_which_way_the_load_went_against_the_label() -> None:
+    (said,) = (w for w in report().warnings if "the measured lesion load" in w)
+    assert said.startswith(f"From {DAYS[1]} to {DAYS[2]} the comparison says worse, but the ")
+    assert "load fell (0.560 to 0.384 ml);" in said
+    whole = report().course
+    assert whole is not None
+    step = dataclasses.replace(whole.steps[1], load_label="stable", loads=(1645.0, 1426.0))
+    course = dataclasses.replace(whole, steps=(whole.steps[0], step))
+    (said,) = due_warnings("normal", (), None, "", report().study, course=course)[-1:]
+    assert (
+        "says worse, but the measured lesion load fell (1\u202f645 to 1\u202f426 ml, within" in said
+    )
+
+
+def test_growth_over_three_dates_is_said_to_be_from_first_to_last() -> None:
+    console = Console(width=200, record=True)
+    show_course(report(), console)
+    assert "since the date before; change and growth from the first" in console.export_text()
 
 
 def test_a_page_without_a_course_has_no_table() -> None:

@@ -20,11 +20,13 @@ from report_cases import (
     pair_report,
 )
 
+from medic_ad.cli_show import show_report
 from medic_ad.errors import MedicADError
 from medic_ad.finding import Change, find
 from medic_ad.image import SMALL_SIDE_PX
 from medic_ad.report import Report
 from medic_ad.report.document import document
+from medic_ad.report.labels import change_word
 from medic_ad.report.rules import NO_ANSWER, NO_PLACE, NOT_OF_VOLUMES, due_warnings
 from medic_ad.study import Study
 
@@ -178,3 +180,27 @@ def test_a_question_out_of_scope_is_told_that_it_gets_no_answer() -> None:
     assert NO_ANSWER not in out_of_scope_report().warnings
     with pytest.raises(MedicADError, match="must carry the warning: No answer"):
         out_of_scope_report(question="Where is the anomaly?", warnings=())
+
+
+def test_a_change_that_lies_in_no_finding_is_said() -> None:
+    far = blob((96, 120), 0.8)[::-1, ::-1].copy()
+    line = "The comparison says worse, but nothing that the change map marks"
+    told = [
+        any(w.startswith(line) for w in pair_report(change=make_change(**fields)).warnings)
+        for fields in (
+            {},
+            {"map": far},
+            {"map": far, "prior_heatmap": far, "prior_threshold": 0.4},
+            {"map": far * 0.5},
+        )
+    ]
+    assert told == [False, True, False, True]
+
+
+def test_mixed_stands_wherever_the_change_does(capsys: pytest.CaptureFixture[str]) -> None:
+    for mixed, word in ((True, "Worse, mixed"), (False, "Worse")):
+        report = pair_report(change=make_change(mixed=mixed))
+        assert change_word(report) == word
+        show_report(report)
+        assert capsys.readouterr().out.splitlines()[0] == f"Abnormal   {word}"
+        assert f'<p class="trend worse">{word}</p>' in report.to_html()

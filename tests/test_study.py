@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from PIL import Image as Pillow
 from pydicom.data import get_testdata_file
+from pydicom.uid import CTImageStorage
 from sentence import said
 
 from medic_ad.errors import StudyError
@@ -94,7 +95,11 @@ def test_what_one_date_does_not_say_is_noted(tmp_path: Path) -> None:
     ("change", "expected", "came"),
     [
         ({"PatientID": "P2"}, "the same patient", "another patient id"),
-        ({"Modality": "CT"}, "the same modality as the current study (MR)", "CT"),
+        (
+            {"Modality": "CT", "SOPClassUID": CTImageStorage},
+            "the same modality as the current study (MR)",
+            "CT",
+        ),
         ({"BodyPartExamined": "CHEST"}, "the same body part as the current study (HEAD)", "CHEST"),
         (
             {"StudyDate": "20240106"},
@@ -120,6 +125,72 @@ def test_message_on_another_patient_names_no_patient(tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         read_study(scan(tmp_path, "20240105"), prior=scan(tmp_path, "20230101", PatientID="ZZ9"))
     assert "P1" not in said(caught)[0] + said(caught)[1] and "ZZ9" not in said(caught)[1]
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "word"),
+    [
+        ({"PatientBirthDate": "19700101"}, {"PatientBirthDate": "19550101"}, "birth date"),
+        ({"PatientSex": "F"}, {"PatientSex": "M"}, "sex"),
+    ],
+)
+@pytest.mark.parametrize("patient", ["P1", ""])
+def test_a_prior_of_another_birth_date_or_sex_is_another_patients(
+    tmp_path: Path, now: dict[str, str], before: dict[str, str], word: str, patient: str
+) -> None:
+    current = scan(tmp_path, "20240105", **now)
+    with pytest.raises(StudyError) as caught:
+        read_study(current, prior=scan(tmp_path, "20230101", PatientID=patient, **before))
+    assert said(caught)[:2] == (
+        "a prior of the same patient as the current study",
+        f"another {word}",
+    )
+    assert "1955" not in said(caught)[1]
+    unsaid = dict.fromkeys(before, "")
+    assert read_study(current, prior=scan(tmp_path, "20230101", **unsaid)).identity_verified
+
+
+def test_another_name_is_a_note_and_another_way_to_write_it_is_none(tmp_path: Path) -> None:
+    current = scan(tmp_path, "20240105", PatientName="Doe^Jane^^Dr")
+    for name, count in (("JANE DOE, Dr", 0), ("", 0), ("Roe^Jane", 1)):
+        study = read_study(current, prior=scan(tmp_path, "20230101", PatientName=name))
+        notes = [note for note in study.notes if "another patient name" in note]
+        assert study.identity_verified and len(notes) == count
+        assert not any("Roe" in note for note in study.notes)
+
+
+@pytest.mark.parametrize(("shape", "count"), [((64, 64), 0), ((33, 32), 0), ((32, 48), 1)])
+def test_a_picture_of_other_proportions_may_be_stretched(
+    tmp_path: Path, shape: tuple[int, int], count: int
+) -> None:
+    old = tmp_path / "old.png"
+    with Pillow.open(picture(tmp_path, "a.png")) as grey:
+        grey.resize(shape[::-1]).save(old)
+    notes = read_study(tmp_path / "a.png", prior=old, modality="MR").notes
+    assert sum("stretched" in note for note in notes) == count
+    if count:
+        assert "(48 x 32 pixels) than the current (32 x 32)" in " ".join(notes)
+
+
+def test_dates_that_contradict_each_other_in_one_file_are_noted(tmp_path: Path) -> None:
+    near = {"SeriesDate": "20240103", "AcquisitionDate": "20240108"}
+    assert read_study(scan(tmp_path, "20240105", **near)).notes == ()
+    far = scan(tmp_path, "20240105", SeriesDate="20190101", AcquisitionDate="20240105")
+    (note,) = read_study(far).notes
+    assert "study date 2024-01-05 by SeriesDate 2019-01-01: the former holds" in note
+    assert [n for n in read_study(scan(tmp_path, "20250105"), prior=far).notes if n == note]
+
+
+def test_a_study_date_that_is_none_is_noted(tmp_path: Path) -> None:
+    study = read_study(scan(tmp_path, "20221399"))
+    assert study.date is None
+    assert study.notes == ("the study date in the file, '20221399', is no date: taken as unknown",)
+
+
+@pytest.mark.parametrize("option", ["modality", "body_part"])
+def test_an_empty_option_is_refused(tmp_path: Path, option: str) -> None:
+    with pytest.raises(StudyError, match="expected a .* such as .* came "):
+        read_study(picture(tmp_path, "a.png"), **{option: " "})
 
 
 def test_other_side_and_synonyms(tmp_path: Path) -> None:

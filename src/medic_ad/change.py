@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from medic_ad.align import Alignment, align
-from medic_ad.finding import Change, change_label
+from medic_ad.finding import CHANGED, Change, change_label
 from medic_ad.links import Frames
 from medic_ad.load import Model
 from medic_ad.look import BATCH, Look, compare, look, parted
@@ -20,7 +20,6 @@ from medic_ad.study import Study
 from medic_ad.words import CHANGE_LABELS
 
 STRONGEST = 0.1  # a volume's label comes from the tenth of its slices that changed most
-CHANGED = 0.5  # of |map|: above it a pixel has changed
 MINIMUM_FIELD = 0.05  # slices with less of the common field of view are not compared
 
 

@@ -114,7 +114,10 @@ def show_course(report: Report, console: Console) -> None:
         columns.append(Column(date, [*cells, label, course.scores[i]]))
     for head, key in _GROWTH.items():
         columns.append(Column(head, [*(row[key] for row in shown), "", "", ""]))
-    console.print(f"\nSizes in {course.unit}, with what became of them since the date before:")
+    console.print(
+        f"\nSizes in {course.unit}, with what became of them since the date before; change "
+        "and growth from the first size to the last:"
+    )
     for table in _abreast(console, names, columns, len(shown)):
         console.print(table)
     if more := len(course.rows) - len(shown) + course.more:

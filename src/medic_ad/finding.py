@@ -21,6 +21,7 @@ from medic_ad.words import CHANGE_LABELS, COLUMNS, cell_of, cell_words
 
 DECISIONS = ("abnormal", "normal", "uncertain", "out_of_scope")
 CHANGES = (*CHANGE_LABELS, "not_comparable")
+CHANGED = 0.5  # of |change map|: above it a pixel has changed
 MINIMUM_AREA_PX = 8
 
 _SIDE_WORDS = {

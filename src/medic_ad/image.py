@@ -30,13 +30,17 @@ class Source:
     `sha256` is the hash of the file's bytes; for a series, of the concatenated hexadecimal
     hashes of its files in slice order.  `sop_instance_uids` are in slice order too; `frames` are
     the numbers (from 1) that the slices have in the one file of several frames that holds them.
-    `notes` are sentences on every choice the reader made.
+    `sex` is M or F, None when the file says neither.  `notes` are sentences on every choice the
+    reader made, `doubts` those on what contradicts itself in the file: the report warns of them.
     """
 
     path: str
     sha256: str
     format: str
     patient_id: str | None = None
+    patient_name: str | None = None
+    sex: str | None = None
+    birth_date: datetime.date | None = None
     study_date: datetime.date | None = None
     sop_instance_uids: tuple[str, ...] = ()
     frames: tuple[int, ...] = ()
@@ -48,6 +52,7 @@ class Source:
     laterality: str | None = None
     view: str | None = None
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

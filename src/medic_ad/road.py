@@ -159,6 +159,9 @@ def read(study: Study, model: Model, question: str | None = None, track: Track =
             sentence = describe_change(model, looks[0], looks[1], compared)
             text = f"{text} {sentence}".strip()
         answer = None if question is None else say(model, question, looks, compared)
+        if study.image.modality is None and result.entry is not None:
+            kind = model.config.scope[result.entry]
+            extra.append(f"The modality was not given: read as {kind}.")
     if len(study.priors) > 1:
         extra.append(f"Compared with the most recent of {len(study.priors)} priors.")
     entries = {s.entry for s in scans if s.entry is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,7 @@ from medic_ad.readers import read_image
 
 PathLike = str | os.PathLike[str]
 NOT_VERIFIED = "identity and dates not verified"
+MAX_STRETCH = 1.05  # of one aspect ratio against the other; resizing rounds a side by a pixel
 CLOCK_SLACK = datetime.timedelta(days=1)  # a scanner's day may be ahead of this machine's
 
 
@@ -31,8 +33,8 @@ class Study:
         notes: sentences on what could not be verified.
 
     Raises:
-        StudyError: if a prior is of another patient, modality, body part, side or number of
-            dimensions, or dated after this study.
+        StudyError: if a prior is of another patient (id, sex or birth date), modality, body part,
+            side or number of dimensions, or dated after this study.
     """
 
     image: Image
@@ -142,8 +144,9 @@ def _notes(current: Study, priors: Sequence[Study], verified: bool) -> list[str]
         for study in (*priors, current)
         if study.date is not None and in_future(study.date)
     ]
+    notes += [doubt for study in (*priors, current) for doubt in study.image.source.doubts]
     if not priors:
-        return notes
+        return list(dict.fromkeys(notes))
     if not verified:
         notes.append(f"{NOT_VERIFIED}: the order given holds")
     for prior in priors:
@@ -156,10 +159,32 @@ def _notes(current: Study, priors: Sequence[Study], verified: bool) -> list[str]
             for part in ("modality", "body_part")
             if (getattr(prior.image, part) is None) != (getattr(current.image, part) is None)
         ]
+        names = [_name_parts(study.image.source.patient_name) for study in (prior, current)]
+        if all(names) and names[0] != names[1]:
+            notes.append("a prior carries another patient name than the current study")
+        if _stretched(current.image, prior.image):
+            sizes = [" x ".join(map(str, i.grid[:-3:-1])) for i in (prior.image, current.image)]
+            notes.append(
+                f"a prior has other proportions ({sizes[0]} pixels) than the current ({sizes[1]}) "
+                "and no pixel spacing is known: one may be stretched, which looks like change"
+            )
         views = prior.image.source.view, current.image.source.view
         if None not in views and views[0] != views[1]:
             notes.append(f"a prior has another view ({views[0]}) than the current ({views[1]})")
     return list(dict.fromkeys(notes))
+
+
+def _name_parts(name: str | None) -> list[str]:
+    """The words of a name in its first script, whatever their order and case (PS3.5 6.2.1)."""
+    return sorted(re.findall(r"[^\W_]+", (name or "").split("=")[0].casefold()))
+
+
+def _stretched(a: Image, b: Image) -> bool:
+    """Whether two pictures differ in aspect ratio and no spacing says why."""
+    if a.spacing_mm is not None and b.spacing_mm is not None:
+        return False
+    first, second = (image.grid[-2] / image.grid[-1] for image in (a, b))
+    return max(first, second) > MAX_STRETCH * min(first, second)
 
 
 def _check_prior(current: Study, prior: Study) -> None:
@@ -169,21 +194,31 @@ def _check_prior(current: Study, prior: Study) -> None:
             f"{name}: expected a prior without priors of its own, came one with "
             f"{len(prior.priors)}; give all priors to the current study."
         )
+    own, other = current.image.source, prior.image.source
+    for word, mine, theirs in (
+        ("sex", own.sex, other.sex),
+        ("birth date", own.birth_date, other.birth_date),
+    ):
+        if mine is not None and theirs is not None and mine != theirs:
+            raise StudyError(
+                f"{name}: expected a prior of the same patient as the current study, came another "
+                f"{word}; give a prior of this patient, or correct the {word}."
+            )
     known = current.patient_id is not None and prior.patient_id is not None
     if known and prior.patient_id != current.patient_id:
         raise StudyError(
             f"{name}: expected a prior of the same patient as the current study, came another "
             "patient id; give a prior of this patient."
         )
-    for word, mine, other, same in (
+    for word, now, before, same in (
         ("modality", current.image.modality, prior.image.modality, same_modality),
         ("body part", current.image.body_part, prior.image.body_part, same_body_part),
-        ("side", current.image.source.laterality, prior.image.source.laterality, str.__eq__),
+        ("side", own.laterality, other.laterality, str.__eq__),
     ):
-        if mine is not None and other is not None and not same(mine, other):
+        if now is not None and before is not None and not same(now, before):
             raise StudyError(
-                f"{name}: expected a prior of the same {word} as the current study ({mine}), "
-                f"came {other}; give a prior of the same {word}."
+                f"{name}: expected a prior of the same {word} as the current study ({now}), "
+                f"came {before}; give a prior of the same {word}."
             )
     if current.image.is_volume != prior.image.is_volume:
         kinds = ["3-D" if s.image.is_volume else "2-D" for s in (current, prior)]

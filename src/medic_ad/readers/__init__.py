@@ -37,7 +37,13 @@ def read_image(
         StudyError: if `modality` or `body_part` contradicts the file.
     """
     modality = _modality_code(modality)
-    body_part = body_part.strip().upper() if body_part and body_part.strip() else None
+    if body_part is not None:
+        body_part = body_part.strip().upper()
+        if not body_part:
+            raise StudyError(
+                "expected a body part such as BRAIN or CHEST, came an empty text; give one, or "
+                "leave it out."
+            )
     image = _read(Path(path), modality)
     name = image.source.path
     if modality is not None and image.modality is not None:
@@ -98,7 +104,7 @@ def _read(path: Path, modality: str | None) -> Image:
 
 
 def _modality_code(modality: str | None) -> str | None:
-    if modality is None or not modality.strip():
+    if modality is None:
         return None
     code = modality.strip().upper()
     if code in MODALITIES:

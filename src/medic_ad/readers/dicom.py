@@ -5,16 +5,25 @@ from __future__ import annotations
 import datetime
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    MRImageStorage,
+)
 
 from medic_ad.errors import MedicADError, ReadError, StudyError
-from medic_ad.image import Image, Source, check_grid
+from medic_ad.image import Image, Source, check_grid, same_modality
 from medic_ad.readers.common import cause, sha256_of
 from medic_ad.readers.dicom_files import (
     DicomFile,
@@ -29,6 +38,7 @@ from medic_ad.readers.dicom_pixels import check_samples, decode, kind_of
 from medic_ad.readers.dicom_window import choose_window
 
 MAX_WARNINGS = 3  # of the library, kept in the notes of an image
+DATES_APART = datetime.timedelta(days=3)  # of a study and its series; a longer way is a doubt
 # What may tell two images at one place apart, for messages.
 _TELL_APART = (
     "EchoTime",
@@ -44,6 +54,16 @@ _TELL_APART = (
     "InstanceNumber",
     "SOPInstanceUID",
 )
+# The one modality of a SOP class (PS3.3 A.2, A.3, A.4, A.26, A.36, A.38).
+_MODALITY_OF: dict[str | None, str] = {
+    CTImageStorage: "CT",
+    EnhancedCTImageStorage: "CT",
+    MRImageStorage: "MR",
+    EnhancedMRImageStorage: "MR",
+    ComputedRadiographyImageStorage: "CR",
+    DigitalXRayImageStorageForPresentation: "DX",
+    DigitalXRayImageStorageForProcessing: "DX",
+}
 _NOT_PICTURES = {"SEG": "a segmentation", "RTDOSE": "a dose grid"}
 
 
@@ -166,6 +186,12 @@ def _check_picture(file: DicomFile, first: Dataset) -> None:
             f"{file.path}: expected an image or a volume, came a tiled image ({kind_of(header)});"
             " export the region to read as one frame."
         )
+    said, due = _text(header, "Modality"), _MODALITY_OF.get(_text(header, "SOPClassUID"))
+    if said is not None and due is not None and not same_modality(said, due):
+        raise ReadError(
+            f"{file.path}: expected the modality {due} of its SOP class ({kind_of(header)}), came "
+            f"{said}; correct whichever of the two is wrong."
+        )
     check_samples(header, str(file.path))
     if (header.Rows, header.Columns) != (first.Rows, first.Columns):
         raise ReadError(
@@ -285,13 +311,16 @@ def _source(path: Path, files: list[DicomFile], notes: list[str]) -> Source:
     header = files[0].header
     hashes = [sha256_of(file.path) for file in files]
     joined = hashlib.sha256("".join(hashes).encode()).hexdigest()
-    date, note = _date(header)
+    sex = _text(header, "PatientSex")
     return Source(
         path=str(path),
         sha256=hashes[0] if len(hashes) == 1 else joined,
         format="DICOM",
         patient_id=_text(header, "PatientID"),
-        study_date=date,
+        patient_name=_text(header, "PatientName"),
+        sex=sex if sex in ("M", "F") else None,
+        birth_date=_date(header, "PatientBirthDate"),
+        study_date=_date(header, "StudyDate"),
         sop_instance_uids=tuple(
             uid for file in files if (uid := _text(file.header, "SOPInstanceUID"))
         ),
@@ -302,18 +331,33 @@ def _source(path: Path, files: list[DicomFile], notes: list[str]) -> Source:
         series_description=_text(header, "SeriesDescription"),
         laterality=_text(header, "ImageLaterality") or _text(header, "Laterality"),
         view=_text(header, "ViewPosition"),
-        notes=tuple(dict.fromkeys(notes + ([note] if note else []))),
+        notes=tuple(dict.fromkeys(notes)),
+        doubts=tuple(_doubts_on_dates(header)),
     )
 
 
-def _date(header: Dataset) -> tuple[datetime.date | None, str | None]:
-    text = _text(header, "StudyDate")
-    if text is None:
-        return None, None
+def _date(header: Dataset, keyword: str) -> datetime.date | None:
     try:
-        return datetime.datetime.strptime(text.replace(".", ""), "%Y%m%d").date(), None
+        text = _text(header, keyword) or ""
+        return datetime.datetime.strptime(text.replace(".", ""), "%Y%m%d").date()
     except ValueError:
-        return None, "study date unreadable"
+        return None
+
+
+def _doubts_on_dates(header: Dataset) -> Iterator[str]:
+    """A study date that is none, or that other dates of the same header contradict."""
+    text, date = _text(header, "StudyDate"), _date(header, "StudyDate")
+    if date is None and text is not None:
+        yield f"the study date in the file, {text!r}, is no date: taken as unknown"
+    others = {k: _date(header, k) for k in ("SeriesDate", "AcquisitionDate")}
+    apart = [
+        f"{keyword} {other}"
+        for keyword, other in others.items()
+        if date is not None and other is not None and abs(other - date) > DATES_APART
+    ]
+    if apart:
+        came = " and ".join(apart)
+        yield f"the file contradicts its study date {date} by {came}: the former holds"
 
 
 def _directions(header: Dataset) -> tuple[str, str] | None:

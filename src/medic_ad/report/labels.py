@@ -35,8 +35,10 @@ def _is_blank(report: Report) -> bool:
 
 
 def change_word(report: Report) -> str | None:
-    """The change as it stands at the head of the page, None without a prior."""
-    return None if report.change is None else _CHANGES[report.change.label]
+    """The change as it stands at the head of page, picture and screen, None without a prior."""
+    if report.change is None:
+        return None
+    return _CHANGES[report.change.label] + (", mixed" if is_mixed(report) else "")
 
 
 def is_mixed(report: Report) -> bool:

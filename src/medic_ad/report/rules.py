@@ -10,9 +10,10 @@ import numpy as np
 
 from medic_ad.course import StudyCourse
 from medic_ad.errors import MedicADError
-from medic_ad.finding import DECISIONS, Change, Finding, decide
+from medic_ad.finding import CHANGED, DECISIONS, Change, Finding, decide
 from medic_ad.image import SMALL_SIDE_PX
 from medic_ad.report.document import plain
+from medic_ad.report.labels import number
 from medic_ad.report.schema import PROVENANCE, validate
 from medic_ad.report.text import answer_contradictions, contradictions
 from medic_ad.study import NOT_VERIFIED, Study
@@ -63,6 +64,8 @@ def due_warnings(
     due += [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes]
     if study.priors and not study.measurable:
         due.append(NOT_MEASURED)
+    if change is not None:
+        due += _outside_findings(change, findings)
     if course is not None:
         due += _against_load(course)
     label = None if change is None else change.label
@@ -249,10 +252,33 @@ def _against_load(course: StudyCourse) -> list[str]:
             for k in (i, i + 1)
         )
         before, after = step.loads
-        verb = {"worse": "grew", "stable": "stayed within tolerance", "better": "shrank"}
+        verb = "rose" if after > before else "fell" if after < before else "stayed"
+        within = ", within tolerance" if step.load_label == "stable" else ""
         said.append(
             f"From {' to '.join(ends)} the comparison says {step.label}, but the measured lesion "
-            f"load {verb[step.load_label]} ({before:.3g} to {after:.3g} {unit}); the comparison "
+            f"load {verb} ({number(before)} to {number(after)} {unit}{within}); the comparison "
             "leads for the label, the measured sizes for each lesion."
         )
     return said
+
+
+def _outside_findings(change: Change, findings: Sequence[Finding]) -> list[str]:
+    """One sentence where a change is said that the change map shows in no finding's box.
+
+    A lesion of the prior's own heatmap counts as well: it may be gone.
+    """
+    if change.map is None or change.label == "stable":
+        return []
+    changed = np.abs(change.map) > CHANGED
+    inside = np.zeros(changed.shape, bool)
+    for finding in findings:
+        ndim = len(finding.box) // 2
+        inside[tuple(map(slice, finding.box[:ndim], finding.box[ndim:]))] = True
+    if change.prior_heatmap is not None and change.prior_threshold is not None:
+        inside |= change.prior_heatmap >= change.prior_threshold
+    if (changed & inside).any():
+        return []
+    return [
+        f"The comparison says {change.label}, but nothing that the change map marks (beyond "
+        f"±{CHANGED:g}) lies in a finding of either date."
+    ]

@@ -20,7 +20,11 @@ _CELL = re.compile(
     r"\b(upper|middle|lower)[ -](left|cent(?:re|er)|right)\b"
     r"|\b(?:in|at|of|near) the cent(?:re|er)\b"
 )
-_ABOUT_CHANGE = re.compile(r"\b(?:prior|previous|compared|before|since)\b")
+# Of two dates, or said of a course in time only, which "larger" and "reduced" need not be.
+_ABOUT_CHANGE = re.compile(
+    r"\b(?:prior|previous|compared|before|since|worse|better|stable|unchanged|no change|grown|grew"
+    r"|progressed|shrunk|shrank|improved)\b"
+)
 _NO_PRIOR = re.compile(r"\bno (?:prior|previous)\b")
 _NEGATED = re.compile(r"\b(?:no|not|neither|nor) (?:\w+ )?$")
 _CHANGE_WORDS = {
@@ -146,17 +150,18 @@ def _against_place(text: str, findings: Sequence[Finding]) -> list[str]:
 
 
 def _against_change(sentences: Sequence[str], change_label: str | None) -> list[str]:
-    computed = "there is no prior"
+    computed = "there is no prior; disregard it."
     if change_label is not None:
-        computed = f"the comparison says {change_label.replace('_', ' ')}"
+        said = change_label.replace("_", " ")
+        computed = f"the comparison says {said}; the comparison leads."
     denied = []
     for sentence in sentences:
         if _NO_PRIOR.search(sentence) and change_label is not None:
-            denied.append(f"says that there is no prior, but {computed}; the comparison leads.")
+            denied.append(f"says that there is no prior, but {computed}")
         for label, negated in _changes(sentence):
             if negated == (label == change_label):
                 said = f"not {label}" if negated else label
-                denied.append(f"says {said}, but {computed}; the comparison leads.")
+                denied.append(f"says {said}, but {computed}")
     return list(dict.fromkeys(denied))
 
 

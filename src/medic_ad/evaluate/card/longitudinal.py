@@ -8,7 +8,6 @@ import numpy as np
 from rich.console import Console
 from scipy import ndimage
 
-from medic_ad.change import CHANGED
 from medic_ad.data.sample import Sample
 from medic_ad.evaluate.baselines.change import maps_of
 from medic_ad.evaluate.figures.bootstrap import Figure
@@ -17,6 +16,7 @@ from medic_ad.evaluate.figures.regions import FreeResponse
 from medic_ad.evaluate.material.sets import samples_of
 from medic_ad.evaluate.predictions.pairs import compare_images
 from medic_ad.evaluate.predictions.store import Context, Part, digest
+from medic_ad.finding import CHANGED
 from medic_ad.readers import read_image
 
 NAME = "ms_longitudinal"

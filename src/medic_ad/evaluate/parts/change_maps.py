@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medic_ad.change import CHANGED
 from medic_ad.evaluate.baselines.change import maps_of
 from medic_ad.evaluate.figures.bootstrap import Figure
 from medic_ad.evaluate.figures.maps import mean_known
@@ -18,6 +17,7 @@ from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.evaluate.predictions.pairs import Pair, PairPredictions, foreground
 from medic_ad.evaluate.predictions.run import Run
 from medic_ad.evaluate.predictions.store import Part
+from medic_ad.finding import CHANGED
 from medic_ad.processor import grey_window
 
 WORST = 8
