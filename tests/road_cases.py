@@ -10,7 +10,14 @@ import nibabel
 import numpy as np
 from PIL import Image as Pillow
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    generate_uid,
+)
 from skimage.transform import resize
 
 from medic_ad.data.sets import mni152
@@ -57,7 +64,12 @@ def write_dicom(
 ) -> Path:
     """A slice in [0, 1] as a DICOM file of 12 bits, 1 mm a pixel, axial."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = {"CT": CTImageStorage}.get(modality, MRImageStorage)
+    classes = {
+        "CT": CTImageStorage,
+        "DX": DigitalXRayImageStorageForPresentation,
+        "CR": ComputedRadiographyImageStorage,
+    }
+    meta.MediaStorageSOPClassUID = classes.get(modality, MRImageStorage)
     meta.MediaStorageSOPInstanceUID = generate_uid()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     file = FileDataset(str(path), Dataset(), file_meta=meta, preamble=b"\0" * 128)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from medic_ad.errors import DataError, ModelError
+from medic_ad.errors import MedicADError, ModelError
 from medic_ad.load import load_checkpoint, load_model
 from medic_ad.models import MODELS, find_checkpoint
 from medic_ad.sums import RECORD
@@ -114,5 +114,5 @@ def test_a_device_that_is_not_there_is_refused(device: str) -> None:
 @pytest.mark.parametrize("name", ["steps", "batch", "learning_rate", "save_steps"])
 @pytest.mark.parametrize("value", [0, -3, float("nan")])
 def test_numbers_of_a_training_run_are_above_zero(name: str, value: float) -> None:
-    with pytest.raises(DataError, match=f"--{name.replace('_', '-')} above 0"):
+    with pytest.raises(MedicADError, match=f"--{name.replace('_', '-')} above 0"):
         StageArguments(data="x", out="y", **{name: value})  # type: ignore[arg-type]
