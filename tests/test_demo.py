@@ -90,7 +90,7 @@ def test_a_perfect_read_is_as_planted() -> None:
     now = read_as(np.where(case.mask, 0.9, 0.01))
     before = read_as(np.where(case.prior_mask, 0.9, 0.01))
     study = Study(now.study.image, priors=(Study(now.study.image),))
-    change = make_change(case.mask.shape)
+    change = make_change(case.mask.shape, map=np.where(case.mask, np.float32(0.8), np.float32(0)))
     warned = (
         *now.warnings,
         "Identity and dates not verified: the order given holds.",

@@ -138,7 +138,7 @@ def test_maps_hold_the_numbers_of_the_report(tmp_path: Path) -> None:
     report = case(tmp_path, "series")
     heatmap = report.heatmap.copy()
     heatmap[0] = np.nan
-    report = replace(report, heatmap=heatmap)
+    report = replace(report, heatmap=heatmap, slice_scores=np.array([np.nan, 0.9, 0.9, 0.9]))
     sources = sources_of(report.study.image)
     made = maps.heatmap_map(report, sources)
     assert made is not None

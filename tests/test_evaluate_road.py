@@ -258,7 +258,7 @@ def test_a_refused_unet_leaves_no_folder(tmp_path: Path):
     table = prepare("brain_tumour_cheng", tmp_path, tmp_path / "table.parquet")
     out = tmp_path / "unet"
     common: dict[str, Any] = {"out": str(out), "side": 64, "cache": str(tmp_path / "cache")}
-    with pytest.raises(DataError, match="cannot be read as a Parquet table"):
+    with pytest.raises(DataError, match="expected a Parquet table of samples"):
         unet.main(unet.UnetArguments(data=str(tmp_path / "no.parquet"), **common))
     with pytest.raises(DataError, match="source 'elsewhere'.*got none; name another"):
         unet.main(unet.UnetArguments(data=str(table), source="elsewhere", **common))

@@ -208,12 +208,7 @@ class Training:
 
     def kept_arguments(self) -> dict[str, Any]:
         """What an interrupted run must share with the one that goes on."""
-        of_place = (
-            "data",
-            "out",
-            "cache",
-            "workers",
-        )  # a folder may move, a machine may be another
+        of_place = ("data", "out", "cache", "workers")  # a folder may move, or the machine change
         out = {k: v for k, v in vars(self.arguments).items() if k not in of_place}
         return {**out, "table": peers.trained_on(self.arguments.data)["sha256"]}
 

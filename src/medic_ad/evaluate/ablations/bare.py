@@ -23,7 +23,7 @@ from medic_ad.train.base import LanguagePretraining, make_processor, template
 from medic_ad.train.draw import scan_batch
 from medic_ad.train.frozen import freeze
 from medic_ad.train.render import Rendered, render
-from medic_ad.train.run import Draws, Stage, finish, fit, split
+from medic_ad.train.run import Draws, Stage, copy_records, finish, fit, split
 from medic_ad.train.settings import StageArguments
 
 HIDDEN = 0.6  # share of the patches that are to be drawn again
@@ -115,5 +115,6 @@ def make(arguments: StageArguments) -> Path:
     fit(LanguagePretraining(model, processor), model, draws, language, "language")
     for name in ("vision", "language"):
         shutil.rmtree(f"{arguments.out}/{name}/checkpoints", ignore_errors=True)  # large
-    of = dataclasses.replace(arguments, model=f"{arguments.out}/language")
-    return finish(model, processor, of, "base")
+    out = finish(model, processor, dataclasses.replace(arguments, model=""), "base")
+    copy_records(out / "language", out, but="base")
+    return out
