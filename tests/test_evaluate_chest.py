@@ -54,7 +54,10 @@ def test_both_real_sets_are_measured(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chest, "load_model", lambda name: calibrated())
-    page = chest.main(chest.ChestArguments("tiny", str(shared_data), str(tmp_path), resamples=20))
+    (tmp_path / "config.json").write_text("{}")  # of weights without records
+    page = chest.main(
+        chest.ChestArguments(str(tmp_path), str(shared_data), str(tmp_path), resamples=20)
+    )
     record = json.loads((tmp_path / "chest.json").read_text())
     pairs = {f["of"]: f for f in record["figures"] if f["name"] == "worse or better"}
     assert pairs["always worse"]["n"] == 28 and pairs["always worse"]["units"] >= 10
