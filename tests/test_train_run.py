@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
+from transformers.utils import logging as hf_logging
 
 from medic_ad.data.sample import Sample
 from medic_ad.errors import ModelError
@@ -170,15 +172,19 @@ class Two(torch.nn.Module):
         self.frozen, self.learned = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
 
 
+@pytest.mark.parametrize("verbosity", [logging.WARNING, logging.ERROR])
 def test_training_shows_one_bar_with_its_losses_and_no_raw_log(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    verbosity: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = hf_logging.get_verbosity()
+    hf_logging.set_verbosity(verbosity)  # of transformers, which logs otherwise by it
     model = Two()
     freeze(model, ("learned.",))
     # 25 steps are a line of the log
     arguments = StageArguments(**tiny.arguments(tmp_path, tmp_path, out=str(tmp_path), steps=25))
     with pytest.raises(ModelError, match="frozen.weight changed"):
         fit(Leaky(model), model, Draws(lambda *_: {"x": torch.ones(1)}, 0), arguments, "leaky")
+    hf_logging.set_verbosity(before)
     said = capsys.readouterr()
     assert "25/25" in said.err and "loss=" in said.err
     assert "{'" not in said.err + said.out and "grad_norm" not in said.err

@@ -8,7 +8,7 @@ import time
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 BESIDE_LOSS = ("grad_norm", "learning_rate", "epoch")  # of the Trainer's log, for TensorBoard
 
@@ -27,7 +27,12 @@ class StageTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.remove_callback(ProgressCallback)
+        for other in (
+            PrinterCallback,
+            ProgressCallback,
+            PrinterCallback,
+        ):  # by transformers' verbosity
+            self.remove_callback(other)
         self.add_callback(Bar)
 
     def get_train_dataloader(self) -> DataLoader:
