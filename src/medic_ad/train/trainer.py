@@ -27,11 +27,7 @@ class StageTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        for other in (
-            PrinterCallback,
-            ProgressCallback,
-            PrinterCallback,
-        ):  # by transformers' verbosity
+        for other in (ProgressCallback, PrinterCallback):  # one of them, by the verbosity
             self.remove_callback(other)
         self.add_callback(Bar)
 
