@@ -28,7 +28,7 @@ def arguments(root: Path, **own: Any) -> refit.FoldsArguments:
         tiny.network(shaken=False).save_pretrained(model)
         tiny.processor().save_pretrained(model)
     values: dict[str, Any] = dict(
-        data=str(root / "mine.parquet"), model=str(model), out=str(root / "out"), folds=3, steps=3,
+        data=str(root / "mine.parquet"), model=str(model), out=str(root / "out"), folds=3, epochs=1,
         resnet_steps=40, resamples=50, workers=0, bf16=False, cache=str(root / "cache"),
     )  # fmt: skip
     return refit.FoldsArguments(**values | own)

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from medic_ad.load import Model, load_checkpoint
 from medic_ad.look import Look, compare, look
+from medic_ad.train import detect
 
 LEARNED = {  # name of the record -> what its run may change
     "base-vision": ("model.visual.",),
@@ -92,6 +93,16 @@ def test_the_backbone_is_the_same_after_all_stages(trained: tiny.Trained) -> Non
     backbone = [k for k in first if k.startswith(("model.", "visual.", "lm_head"))]
     assert len(backbone) > 70
     assert all(torch.equal(first[k], last[k]) for k in backbone)
+
+
+def test_the_tower_is_trained_only_when_asked(trained: tiny.Trained, tmp_path: Path) -> None:
+    given = tiny.arguments(trained.data, trained.cache, out=str(tmp_path / "tower"), steps=3)
+    asked = detect.DetectArguments(**given, model=str(trained.base), tower=True)
+    first, second = weights(trained.base), weights(detect.main(asked))
+    changed = {k for k in first if k in second and not torch.equal(first[k], second[k])}
+    tower = {k for k in first if k.startswith(("visual.", "model.visual."))}
+    assert tower and tower <= changed
+    assert not any(k.startswith("model.language_model.") for k in changed)
 
 
 @pytest.mark.parametrize("name", LEARNED)

@@ -1,4 +1,7 @@
-"""`medic-ad train detect`: stage 1, the anomaly processor and `<|ano|>`; the backbone is frozen."""
+"""`medic-ad train detect`: stage 1, the anomaly processor and `<|ano|>`.
+
+The backbone is frozen, unless `--tower` is given.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class DetectStage(Stage):
     ) -> dict:
         config, weights = self.model.config, self.arguments
         images = self.processor.images(image, config)
-        with torch.no_grad():
+        with torch.set_grad_enabled(weights.tower):
             vision = self.model.encode(**images)
         out = self.model.detector(torch.stack(vision.taps), torch.stack(vision.merged))
         told = label.isfinite()
@@ -133,6 +136,6 @@ def train(model, processor, arguments: DetectArguments) -> None:
         return batch
 
     adapt(model, arguments)
-    freeze_for(model, "detect", adapters=arguments.lora > 0)
+    freeze_for(model, "detect", adapters=arguments.lora > 0, tower=arguments.tower)
     stage = DetectStage(model, processor, arguments)
     fit(stage, model, Draws(scans, arguments.seed), arguments, "detect")

@@ -18,12 +18,15 @@ TRAINED = {  # stage -> what it trains
     "compare": ("comparer.",),
     "explain": ("explainer.",),
 }
+TOWER = ("model.visual.",)
 LEARNED_BEFORE = {"compare": ("comparer.no_prior",)}  # in spite of the name
 
 
-def freeze_for(model: nn.Module, stage: str, adapters: bool = False) -> None:
-    """Train what a stage trains, with `adapters` also those of the language model."""
-    freeze(model, TRAINED[stage], adapters)
+def freeze_for(
+    model: nn.Module, stage: str, adapters: bool = False, tower: bool = False
+) -> None:
+    """Train what a stage trains; also the language model's adapters, or the vision tower."""
+    freeze(model, TRAINED[stage] + TOWER * tower, adapters)
     for name in LEARNED_BEFORE.get(stage, ()):
         model.get_parameter(name).requires_grad = False
 

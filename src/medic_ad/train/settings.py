@@ -116,6 +116,13 @@ class DetectArguments(LanguageArguments):
         default=1.0, metadata={"help": "of the pixel loss, where masks exist"}
     )
     image_weight: float = field(default=1.0, metadata={"help": "of the image loss"})
+    tower: bool = field(
+        default=False,
+        metadata={
+            "help": "train the vision tower too, for images unlike those that it has learned from; "
+            "the model then no longer answers as its backbone does"
+        },
+    )
     hint_weight: float = field(
         default=0.0,
         metadata={"help": "of the distance of <Ano> to the words in its place in `base`, for nano"},

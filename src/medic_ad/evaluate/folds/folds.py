@@ -105,7 +105,7 @@ def rounds_of(arguments: FoldsArguments, samples: list[Sample], context: Context
     """Train what lacks and gather all scores; predictions of finished rounds are used again."""
     labels = np.array([s.label for s in samples])
     fold = draw_folds(samples, arguments.folds, arguments.seed)
-    budget = ("folds", "steps", "learning_rate", "resnet_steps", "seed", "bf16")
+    budget = ("folds", "epochs", "learning_rate", "tower", "resnet_steps", "seed", "bf16")
     key = digest(
         [getattr(arguments, name) for name in budget],
         context.weights,
@@ -149,8 +149,8 @@ def parts_of(
     how = (
         f"{int(r.labels.sum())} abnormal and {int((1 - r.labels).sum())} normal images in "
         f"{arguments.folds} folds of whole groups. Each fold is scored by stage 1 of "
-        f"{Path(arguments.model).name}, fine-tuned on the labels of {arguments.folds - 2} "
-        f"other folds ({arguments.steps} steps), and by a ResNet fitted on the same "
+        f"{Path(arguments.model).name}{' and its vision tower' * arguments.tower}, fine-tuned on the "
+        f"labels of {arguments.folds - 2} other folds ({arguments.epochs} epochs), and by a ResNet fitted on the same "
         f"({arguments.resnet_steps} steps); scaling and threshold come from the one left. Stages 2 "
         "and 3 are not fitted, and the gate is not applied."
     )

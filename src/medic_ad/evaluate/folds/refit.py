@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,9 +35,12 @@ class FoldsArguments:
     model: str = field(metadata={"help": "name or folder of the weights that stage 1 starts from"})
     out: str = field(metadata={"help": "folder of figures, weights and predictions"})
     folds: int = field(default=5, metadata={"help": "parts that take turns as test images"})
-    steps: int = field(default=400, metadata={"help": "steps of stage 1 a fold"})
+    epochs: int = field(default=60, metadata={"help": "of stage 1 over a fold's training images"})
     learning_rate: float = field(
         default=detect.DetectArguments.learning_rate, metadata={"help": "of stage 1, peak"}
+    )
+    tower: bool = field(
+        default=False, metadata={"help": "stage 1 also trains the vision tower, in every fold"}
     )
     resnet_steps: int = field(
         default=resnet.ResnetArguments.steps, metadata={"help": "steps of the ResNet a fold"}
@@ -89,13 +93,18 @@ def logits_of(model: Model, samples: Sequence[Sample], what: str) -> np.ndarray:
     return seen.logits.cpu().numpy().astype(float)
 
 
+def steps_of(epochs: int, images: int) -> int:
+    """Of stage 1, so that small and large sets are seen as often."""
+    return math.ceil(epochs * images / detect.DetectArguments.batch)
+
+
 def refit(
     samples: Sequence[Sample], home: np.ndarray, arguments: FoldsArguments, work: Path
 ) -> Arrays:
     """Train on one round's table and score its test part.
 
-    Only stage 1 is fine-tuned, on labels alone: language and image loss, and of normal images
-    the pixel loss of an empty mask. An interrupted training resumes.
+    Only stage 1 is fine-tuned, on labels alone: language and image loss. An interrupted training
+    resumes.
 
     Args:
         samples: all images of the set, without masks.
@@ -112,8 +121,10 @@ def refit(
             data=data,
             model=str(checkpoint_folder(arguments.model)),
             out=str(work / "detect"),
-            steps=arguments.steps,
+            steps=steps_of(arguments.epochs, int((home == "train").sum())),
             learning_rate=arguments.learning_rate,
+            tower=arguments.tower,
+            pixel_weight=0.0,  # no lesion is known; empty masks alone teach an empty map
             **shared,
         )
     )
