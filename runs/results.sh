@@ -5,7 +5,7 @@
 #
 # Expected on 2 CPU cores for nano: tables 2 min, rendering 5, folds 35 a set (three sets), the
 # paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its figures 1, ablations 50,
-# registration 10, lesions 30, chest 2: some four hours. A stage that is done is skipped, one that
+# registration 10, lesions 30, chest 2, everything else 30: some five hours. A stage that is done is skipped, one that
 # was interrupted goes on where it stopped, and one whose command, tables or weights have changed is
 # run again; remove build/results to start all over.
 #
@@ -81,6 +81,8 @@ part lesions volumes/lesions.md medic-ad evaluate lesions --model "$MODEL" --dat
     --out "$BUILD/volumes"
 part chest volumes/chest.md medic-ad evaluate chest --model "$CHEST" --data-root "$ROOT" \
     --out "$BUILD/volumes"
+part all all/summary.md medic-ad evaluate all --model "$MODEL" --root "$ROOT" --training "$TRAINING" \
+    --others "$BUILD/folds" --out "$BUILD/all"
 
 { # the text is written whole: every line between two markers comes from the command named in them
     echo "# Results"
@@ -90,7 +92,7 @@ part chest volumes/chest.md medic-ad evaluate chest --model "$CHEST" --data-root
         IFS='|' read -r name page command <<<"$part"
         printf '\n<!-- %s: begin; %s -->\n\n' "$name" "$command"
         if [[ -n $page ]]; then
-            cat "$BUILD/$page"
+            sed -E 's/\[([^]]+)\]\([^)]+\.md\)/\1/g' "$BUILD/$page" # its links lead out of the text
         else
             printf 'Not made yet: ONLY=%s runs/results.sh\n' "$name"
         fi

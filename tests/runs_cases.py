@@ -37,6 +37,9 @@ elif words[0] == "data":
 elif words[0] == "evaluate" and words[1] in ("registration", "lesions", "chest"):
     out.mkdir(parents=True, exist_ok=True)
     (out / (words[1] + ".md")).write_text("## figures of " + words[1] + "\\n")
+elif words[:2] == ["evaluate", "all"]:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "summary.md").write_text("## figures of all, [one](one/detect/figures.md)\\n")
 elif words[0] == "evaluate":
     folder = out / words[1]
     folder.mkdir(parents=True, exist_ok=True)

@@ -78,6 +78,29 @@ def test_a_second_run_measures_nothing_and_gives_the_same_numbers(root, tmp_path
     assert again == first
 
 
+def test_figures_of_other_commands_are_listed_but_not_those_of_other_weights(
+    root, tmp_path, monkeypatch
+):
+    plant(monkeypatch)
+    first = {r["stage"]: r for r in measured(root, tmp_path / "first")}
+    arguments = everything.AllArguments(str(root), "tiny", out=str(tmp_path / "out"), resamples=20)
+    arguments.others = str(tmp_path / "first/brain_tumour_cheng/localise")
+    everything.main(arguments)
+    rows = json.loads((tmp_path / "out/summary.json").read_text())["measurements"]
+    [listed] = [r for r in rows if r["page"].startswith("../first")]
+    assert rows.index(listed) == 1 and len(rows) == len(first) + 1
+    assert listed["figure"] == first["localise"]["figure"] and listed["seconds"] == 0
+    assert (tmp_path / "out" / listed["page"]).is_file()
+    before = (tmp_path / "out/summary.json").read_bytes()
+    page = tmp_path / "first/brain_tumour_cheng/localise/figures.json"
+    found = json.loads(page.read_text())
+    found["provenance"]["weights_sha256"] = "2" * 64
+    page.write_text(json.dumps(found))
+    with pytest.raises(DataError, match="found none; measure with these weights"):
+        everything.main(arguments)
+    assert (tmp_path / "out/summary.json").read_bytes() == before
+
+
 def test_an_interrupted_run_goes_on(root, tmp_path, monkeypatch):
     plant(monkeypatch)
 

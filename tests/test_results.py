@@ -23,19 +23,20 @@ def made(tmp_path: Path, **own: str) -> tuple[str, list[list[str]]]:
 
 def test_every_part_stands_between_its_markers_and_nothing_is_run_twice(tmp_path: Path) -> None:
     text, commands = made(tmp_path)
-    assert len(commands) == 16 and sum(c[:2] == ["data", "prepare"] for c in commands) == 4
+    assert len(commands) == 17 and sum(c[:2] == ["data", "prepare"] for c in commands) == 4
     begun = re.findall(r"<!-- (\S+): begin; medic-ad evaluate", text)
     assert begun == re.findall(r"<!-- (\S+): end -->", text)
     assert begun == ["folds-brain_mri_253", "folds-head_ct", "folds-covid_ct", "paper", "detect",
-                     "localise", "ablations", "registration", "lesions", "chest"]  # fmt: skip
+                     "localise", "ablations", "registration", "lesions", "chest", "all"]  # fmt: skip
     assert text.count("## figures of") == len(begun) and "Not made yet" not in text
+    assert "## figures of all, one\n" in text  # its link would lead out of the text
     assert made(tmp_path) == (text, [])
 
 
 def test_what_was_not_run_is_said(tmp_path: Path) -> None:
     text, commands = made(tmp_path, ONLY="paper table-head_ct")
     assert [c[:2] for c in commands] == [["data", "prepare"], ["evaluate", "paper"]]
-    assert text.count("Not made yet: ONLY=") == 9 and text.count("## figures of paper") == 1
+    assert text.count("Not made yet: ONLY=") == 10 and text.count("## figures of paper") == 1
 
 
 def test_a_figure_of_another_model_does_not_stand(tmp_path: Path) -> None:
@@ -44,15 +45,15 @@ def test_a_figure_of_another_model_does_not_stand(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     text, commands = made(tmp_path, MODEL=str(tmp_path / "other"), ONLY="paper")
     assert [c[1] for c in commands] == ["paper"]
-    assert text.count("## figures of") == 3 and text.count("Not made yet") == 7
+    assert text.count("## figures of") == 3 and text.count("Not made yet") == 8
     weights = tmp_path / "other" / "model.safetensors"
     weights.write_text("one")
     _, commands = made(tmp_path, MODEL=str(tmp_path / "other"))
-    assert len(commands) == 8 and {c[1] for c in commands} == {
-        "folds", "paper", "detect", "localise", "ablations", "lesions"
+    assert len(commands) == 9 and {c[1] for c in commands} == {
+        "folds", "paper", "detect", "localise", "ablations", "lesions", "all"
     }  # fmt: skip
     weights.write_text("two")  # the same command, other weights
-    assert len(made(tmp_path, MODEL=str(tmp_path / "other"))[1]) == 8
+    assert len(made(tmp_path, MODEL=str(tmp_path / "other"))[1]) == 9
 
 
 def test_chest_weights_that_lack_are_said_before_hours_of_work(tmp_path: Path) -> None:
@@ -65,4 +66,4 @@ def test_chest_weights_that_lack_are_said_before_hours_of_work(tmp_path: Path) -
 def test_every_command_of_the_script_is_one_that_medic_ad_takes(tmp_path: Path) -> None:
     _, commands = made(tmp_path)
     parsed = [cases.parse(words) for words in commands]
-    assert len(parsed) == 16 and {p["seed"] for p in parsed if "seed" in p} == {0}
+    assert len(parsed) == 17 and {p["seed"] for p in parsed if "seed" in p} == {0}

@@ -50,6 +50,13 @@ class AllArguments:
     )
     seed: int = field(default=0, metadata={"help": "of resampling and of the fitted baselines"})
     resamples: int = field(default=1000, metadata={"help": "of the bootstrap"})
+    others: str = field(
+        default="",
+        metadata={
+            "help": "folder of figures by other commands (folds, networks from scratch), which are "
+            "listed too where they are of the same weights"
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,27 @@ def jobs_of(
     return jobs, refused
 
 
+def others_of(folder: Path, out: Path, weights: str) -> list[Row]:
+    """The figures of some weights that other commands left below a folder; none is made anew.
+
+    Raises:
+        DataError: there is none.
+    """
+    rows, own = [], out.resolve()
+    for path in sorted(folder.resolve().rglob("figures.json")):
+        found = json.loads(path.read_text())
+        made = found.get("provenance", {})
+        if made.get("weights_sha256") == weights and "data" in made and own not in path.parents:
+            name, page = made["data"]["table"], path.with_suffix(".html")
+            rows.append(Row.of_page(page, out, name, made["data"]["split"], found["stage"], 0.0))
+    if not rows:
+        raise DataError(
+            f"expected figures of weights {weights[:16]} below {folder}, found none; measure with "
+            "these weights, or leave --others out"
+        )
+    return rows
+
+
 def measured_before(job: Job, weights: str) -> bool:
     """Whether the page is there, made of the same weights, table, code and arguments."""
     path = job.page.with_name("figures.json")
@@ -193,9 +221,14 @@ def main(arguments: AllArguments) -> Path:
     model = load_calibrated(arguments.model)
     if arguments.training:
         read_info(arguments.training)  # what cannot be read is refused before tables are made
+    listed = []
+    if arguments.others:
+        listed = others_of(Path(arguments.others), out, model.weights_sha256)
     tables, rows = tables_of(arguments)
     jobs, refused = jobs_of(arguments, model, tables)
-    summary = Summary(arguments.model, model.weights_sha256, arguments.training, rows + refused)
+    summary = Summary(
+        arguments.model, model.weights_sha256, arguments.training, rows + refused + listed
+    )
     for number, job in enumerate(bar(jobs, "evaluating"), start=1):
         start = time.monotonic()
         if not measured_before(job, model.weights_sha256):

@@ -22,9 +22,7 @@ TOWER = ("model.visual.",)
 LEARNED_BEFORE = {"compare": ("comparer.no_prior",)}  # in spite of the name
 
 
-def freeze_for(
-    model: nn.Module, stage: str, adapters: bool = False, tower: bool = False
-) -> None:
+def freeze_for(model: nn.Module, stage: str, adapters: bool = False, tower: bool = False) -> None:
     """Train what a stage trains; also the language model's adapters, or the vision tower."""
     freeze(model, TRAINED[stage] + TOWER * tower, adapters)
     for name in LEARNED_BEFORE.get(stage, ()):

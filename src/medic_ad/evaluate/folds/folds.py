@@ -149,10 +149,10 @@ def parts_of(
     how = (
         f"{int(r.labels.sum())} abnormal and {int((1 - r.labels).sum())} normal images in "
         f"{arguments.folds} folds of whole groups. Each fold is scored by stage 1 of "
-        f"{Path(arguments.model).name}{' and its vision tower' * arguments.tower}, fine-tuned on the "
-        f"labels of {arguments.folds - 2} other folds ({arguments.epochs} epochs), and by a ResNet fitted on the same "
-        f"({arguments.resnet_steps} steps); scaling and threshold come from the one left. Stages 2 "
-        "and 3 are not fitted, and the gate is not applied."
+        f"{Path(arguments.model).name}, fine-tuned on the labels of {arguments.folds - 2} other "
+        f"folds ({arguments.epochs} epochs{', the vision tower too' * arguments.tower}), and by a "
+        f"ResNet fitted on the same ({arguments.resnet_steps} steps); scaling and threshold come "
+        "from the one left. Stages 2 and 3 are not fitted, and the gate is not applied."
     )
     ones = np.ones(len(r.labels))
     trivial.sort(key=lambda k: -metrics.auroc(r.scores[k], r.labels)(ones))

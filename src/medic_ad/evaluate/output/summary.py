@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Row:
         figure: its first figure, which stands for it.
         verdict: its sentence.
         beats: whether the model beats the best trivial baseline; `None` where that is not known.
-        page: its page, from the summary's folder.
+        page: its page, as a path from the summary's folder.
         seconds: that it took in this run; near 0 where it was measured before.
         reason: why there is none; `None` otherwise.
     """
@@ -54,7 +55,7 @@ class Row:
         first = next(f for part in found["parts"] for f in part["figures"])
         return cls(
             name, split, stage, figure_of(first), found["verdict"], found["beats_baseline"],
-            page.relative_to(out).as_posix(), seconds,
+            Path(os.path.relpath(page, out)).as_posix(), seconds,
         )  # fmt: skip
 
 
@@ -135,8 +136,7 @@ def as_html(summary: Summary) -> str:
     for row in summary.rows:
         groups.setdefault(row.name, []).append(cells(row))
     sets = [
-        {"name": name, "about": SETS[name].modality, "licence": SETS[name].licence, "rows": rows}
-        for name, rows in groups.items()
+        {"name": name, "published": SETS.get(name), "rows": rows} for name, rows in groups.items()
     ]
     return template("summary.html.j2").render(
         title=f"All measurements: {summary.model}", head=head_of(summary), sets=sets, notice=NOTICE
