@@ -26,8 +26,10 @@ def test_every_part_stands_between_its_markers_and_nothing_is_run_twice(tmp_path
     assert len(commands) == 17 and sum(c[:2] == ["data", "prepare"] for c in commands) == 4
     begun = re.findall(r"<!-- (\S+): begin; medic-ad evaluate", text)
     assert begun == re.findall(r"<!-- (\S+): end -->", text)
-    assert begun == ["folds-brain_mri_253", "folds-head_ct", "folds-covid_ct", "paper", "detect",
-                     "localise", "ablations", "registration", "lesions", "chest", "all"]  # fmt: skip
+    assert begun == [
+        "folds-brain_mri_253", "folds-head_ct", "folds-covid_ct", "paper", "detect", "localise",
+        "ablations", "registration", "lesions", "chest", "all",
+    ]  # fmt: skip
     assert text.count("## figures of") == len(begun) and "Not made yet" not in text
     assert "## figures of all, one\n" in text  # its link would lead out of the text
     assert made(tmp_path) == (text, [])
