@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -131,11 +132,17 @@ def confusion(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -
 
 
 def free_response(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    """Lesions found against false marks per image; whose -> (false, found) per threshold."""
+    """Lesions found against false marks per image; whose -> (false, found) per threshold.
+
+    From 1/8 on each step to the right doubles the false marks, as LUNA16 shows its curves.
+    """
 
     def draw(axes: Any) -> None:
-        high = max([1.0, *(float(false.max()) for false, _ in curves.values())])
-        axes.set_xlim(-0.01 * high, 1.01 * high)
+        high = max([8.0, *(float(false.max()) for false, _ in curves.values())])
+        axes.set_xscale("symlog", base=2, linthresh=0.125)
+        axes.set_xlim(0, high)
+        ticks = [0.125, 0.5, *(2.0**k for k in range(1, 1 + math.floor(math.log2(high)), 2))]
+        axes.set_xticks([0, *ticks], ["0", "1/8", "1/2", *(f"{t:g}" for t in ticks[2:])])
         for colour, (name, (false, found)) in zip(LINES, curves.items(), strict=False):
             axes.plot(false, found, ".-", color=colour, linewidth=1.4, label=name)
 

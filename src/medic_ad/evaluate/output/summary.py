@@ -75,7 +75,7 @@ def cells(row: Row) -> dict[str, Any]:
         return {"figure": "not measured", "value": "", "spread": "", "n": "", "row": row}
     f = row.figure
     return {
-        "figure": f.name, "value": number(f.value), "spread": spread(f),
+        "figure": f"{f.name}, {f.of}", "value": number(f.value), "spread": spread(f),
         "n": f"{f.n} / {f.units}", "row": row,
     }  # fmt: skip
 
