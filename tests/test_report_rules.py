@@ -192,9 +192,10 @@ def test_a_change_that_lies_in_no_finding_is_said() -> None:
             {"map": far},
             {"map": far, "prior_heatmap": far, "prior_threshold": 0.4},
             {"map": far * 0.5},
+            {"map": -make_change().map},  # what shrinks is marked too
         )
     ]
-    assert told == [False, True, False, True]
+    assert told == [False, True, False, True, False]
 
 
 def test_mixed_stands_wherever_the_change_does(capsys: pytest.CaptureFixture[str]) -> None:
