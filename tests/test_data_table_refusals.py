@@ -101,7 +101,7 @@ def test_rows_that_only_repeat_or_add_are_taken(tmp_path: Path) -> None:
     assert len(table.samples(root, write(root, text))) == 4
 
 
-def test_a_mask_with_a_lesion_on_a_normal_image_is_refused(tmp_path: Path) -> None:
+def test_a_mask_that_contradicts_its_label_is_refused(tmp_path: Path) -> None:
     root = folder(tmp_path, 2)
     shape = np.asarray(Picture.open(root / "00.png")).shape[:2]
     mask = np.zeros(shape, np.uint8)
@@ -113,6 +113,8 @@ def test_a_mask_with_a_lesion_on_a_normal_image_is_refused(tmp_path: Path) -> No
         assert len(table.samples(root, write(root, csv.format(label, name)))) == 2
     with pytest.raises(DataError, match="row 2, column mask: .*label 0.*lesion.png"):
         table.samples(root, write(root, csv.format(0, "lesion")))
+    with pytest.raises(DataError, match="row 2, column mask: .*label 1.*empty.png with one value"):
+        table.samples(root, write(root, csv.format(1, "empty")))
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,11 @@ def _fingerprints(
                     f"{at}: expected no lesion in the mask of a normal image (label 0), came "
                     f"{row['mask']} with pixels; correct the label or leave the mask out."
                 )
+            if column == "mask" and row["label"] == 1 and not one.thumbnail.any():
+                raise DataError(
+                    f"{at}: expected a lesion in the mask of an abnormal image (label 1), came "
+                    f"{row['mask']} with one value throughout; correct the label or the mask."
+                )
             if column != "mask":
                 found.append(one)
                 position.append(i)
