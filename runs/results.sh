@@ -82,7 +82,7 @@ part lesions volumes/lesions.md medic-ad evaluate lesions --model "$MODEL" --dat
 part chest volumes/chest.md medic-ad evaluate chest --model "$CHEST" --data-root "$ROOT" \
     --out "$BUILD/volumes"
 part all all/summary.md medic-ad evaluate all --model "$MODEL" --root "$ROOT" --training "$TRAINING" \
-    --others "$BUILD/folds" --out "$BUILD/all"
+    --others "$BUILD/folds,$BUILD/detect,$BUILD/localise,$BUILD/ablations" --out "$BUILD/all"
 
 { # the text is written whole: every line between two markers comes from the command named in them
     echo "# Results"

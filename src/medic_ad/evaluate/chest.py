@@ -26,6 +26,7 @@ from medic_ad.evaluate.predictions.pairs import compare_images
 from medic_ad.evaluate.predictions.sweep import Prediction, predict, threshold_of, undeclared
 from medic_ad.image import Image
 from medic_ad.load import Model, load_model
+from medic_ad.option import check_positive
 from medic_ad.processor import grey_window
 from medic_ad.readers import read_image
 
@@ -45,6 +46,9 @@ class ChestArguments:
     out: str = field(metadata={"help": "folder of chest.json and chest.md"})
     seed: int = field(default=0, metadata={"help": "of resampling"})
     resamples: int = field(default=1000, metadata={"help": "of the bootstrap"})
+
+    def __post_init__(self) -> None:
+        check_positive(self, "resamples")
 
 
 def mean_grey(image: Image) -> float:

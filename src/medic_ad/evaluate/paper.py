@@ -34,6 +34,7 @@ from medic_ad.evaluate.output.markdown import number
 from medic_ad.evaluate.output.record import as_json, figure_of, provenance, write_texts
 from medic_ad.evaluate.predictions.run import Run, start
 from medic_ad.evaluate.predictions.table import TableArguments
+from medic_ad.option import check_positive
 from medic_ad.report.schema import NOTICE
 
 CROSS, INSIDE, SIZES = "cross-data-set", "in-domain", "image size alone"
@@ -55,6 +56,9 @@ class PaperArguments:
     )
     seed: int = field(default=0, metadata={"help": "of resampling and of the fitted baseline"})
     resamples: int = field(default=1000, metadata={"help": "of the bootstrap"})
+
+    def __post_init__(self) -> None:
+        check_positive(self, "resamples")
 
 
 @dataclass(frozen=True)
