@@ -57,9 +57,9 @@ def move(pixels: Array, matrix: Array) -> Array:
     return ndimage.affine_transform(pixels, back[:n, :n], back[:n, n], order=1)
 
 
-def lesion(pixels: Array, at: tuple[int, int], radius: float, value: float) -> Array:
-    y, x = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
-    far = np.hypot(y - at[0], x - at[1]) / radius
+def lesion(pixels: Array, at: tuple[int, ...], radius: float, value: float) -> Array:
+    grid = np.ogrid[tuple(slice(size) for size in pixels.shape)]
+    far = np.sqrt(sum((g - a) ** 2 for g, a in zip(grid, at, strict=True))) / radius
     weight = 1 / (1 + np.exp(8 * (far - 1)))
     return pixels * (1 - weight) + weight * value * np.percentile(pixels, 99)
 
@@ -274,6 +274,32 @@ def test_known_rigid_motion_within_a_millimetre(
     assert abs(np.linalg.det(found.current_frame[:3, :3])) == pytest.approx(12.0, rel=0.01)
     assert same(found.prior_to_current(volume.pixels), found.prior_on_current())
     assert found.prior_on_current().shape == current.grid
+
+
+def refused_both_ways(a: Image, b: Image) -> str:
+    """The one reason of both orders."""
+    one, other = align(a, b), align(b, a)
+    assert not one.ok and not other.ok and one.quality == other.quality
+    assert one.reason is not None and one.reason == other.reason
+    return one.reason
+
+
+def test_a_head_turned_or_mirrored_is_not_comparable(volume: Image) -> None:
+    """Its outline alone fits well enough to mislead."""
+    like: dict[str, Any] = {"affine": volume.affine, "spacing_mm": volume.spacing_mm}
+    for wrong in (np.rot90(volume.pixels, axes=(1, 2)), np.flip(volume.pixels)):
+        assert "too little in common" in refused_both_ways(image(wrong, **like), volume)
+
+
+def test_a_lesion_of_ten_centimetres_leaves_volumes_comparable(volume: Image) -> None:
+    assert volume.affine is not None
+    truth = rigid((8.0, 6.0, -9.0), (12.0, 9.0, -14.0))
+    back = np.linalg.inv(volume.affine) @ np.linalg.inv(truth) @ volume.affine
+    grown = lesion(volume.pixels, (50, 55, 35), 25, 1.2)
+    seen = ndimage.affine_transform(grown, back[:3, :3], back[:3, 3], order=1)
+    current = image(nuisance(seen, 0), affine=volume.affine, spacing_mm=volume.spacing_mm)
+    check_exchange(current, volume)
+    assert worst_mm(align(current, volume), truth, volume) < 1.0
 
 
 def test_real_follow_up_agrees_with_the_published_transform(shared_data: Path) -> None:
