@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,25 @@ def test_what_the_files_say_may_forbid_to_compare(brains: list[Array]) -> None:
     assert align(slice_of(body_part="HEAD"), slice_of(body_part="BRAIN")).ok
     with pytest.raises(StudyError, match="two images or two volumes"):
         align(image(np.zeros((16, 16))), image(np.zeros((4, 16, 16))))
+
+
+def test_slices_of_other_places_are_compared_only_across_frames(brains: list[Array]) -> None:
+    """Positions of two dates say nothing of each other unless their frame of reference is one."""
+
+    def slice_at(mm: float, frame: str | None) -> Image:
+        affine = np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [4, 0, 0, mm], [0, 0, 0, 1]])
+        made = image(brains[0] + np.float32(mm), affine=affine)
+        return replace(made, source=replace(made.source, frame_of_reference_uid=frame))
+
+    here = slice_at(0, "1.2.3")
+    reason = (
+        "the slices lie 20.0 mm apart in one frame of reference (at most 9.0 mm, a slice and "
+        "5 mm of motion)"
+    )
+    assert refused_both_ways(slice_at(20, "1.2.3"), here) == reason
+    assert align(slice_at(8.5, "1.2.3"), here).ok
+    assert align(slice_at(20, "1.2.4"), here).ok
+    assert align(slice_at(20, None), slice_at(0, None)).ok
 
 
 def rigid(degrees: tuple[float, float, float], shift: tuple[float, float, float]) -> Array:

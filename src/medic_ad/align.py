@@ -24,6 +24,7 @@ MIN_MOVE = 0.4
 MAX_REST = 0.85
 MIN_RISE = 1.3
 MAX_PLANE_ANGLE_DEG = 30.0
+MOTION_MM = 5.0  # that a patient may move along the normal of a slice between two dates
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,11 +275,33 @@ def _obstacle(current: Image, prior: Image) -> str | None:
         if a is not None and b is not None and not same(a, b):
             return f"the images differ in {word} ({b} before, {a} now)"
     if not current.is_volume and current.affine is not None and prior.affine is not None:
-        normals = [np.cross(i[:3, 1], i[:3, 2]) for i in (current.affine, prior.affine)]
-        cosine = abs(normals[0] @ normals[1]) / np.prod(np.linalg.norm(normals, axis=1))
-        angle = float(np.degrees(np.arccos(min(1.0, cosine))))
-        if angle > MAX_PLANE_ANGLE_DEG:
-            return f"the slices lie in different planes ({angle:.0f} degrees apart)"
+        return _apart(current, prior, current.affine, prior.affine)
+    return None
+
+
+def _apart(current: Image, prior: Image, now: Matrix, before: Matrix) -> str | None:
+    """Why two slices show other places; their distance counts in one frame of reference only."""
+    normals = np.array([np.cross(m[:3, 1], m[:3, 2]) for m in (now, before)])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    cosine = float(normals[0] @ normals[1])
+    angle = float(np.degrees(np.arccos(min(1.0, abs(cosine)))))
+    if angle > MAX_PLANE_ANGLE_DEG:
+        return f"the slices lie in different planes ({angle:.0f} degrees apart)"
+    frame = current.source.frame_of_reference_uid
+    if frame is None or frame != prior.source.frame_of_reference_uid:
+        return None
+    mean = normals[0] + np.copysign(1.0, cosine) * normals[1]
+    middles = [
+        m @ (0, (i.grid[0] - 1) / 2, (i.grid[1] - 1) / 2, 1)
+        for m, i in ((now, current), (before, prior))
+    ]
+    way = float(abs(mean @ (middles[0] - middles[1])[:3]) / np.linalg.norm(mean))
+    limit = MOTION_MM + max(float(np.linalg.norm(m[:3, 0])) for m in (now, before))
+    if way > limit:
+        return (
+            f"the slices lie {way:.1f} mm apart in one frame of reference (at most {limit:.1f} mm, "
+            f"a slice and {MOTION_MM:g} mm of motion)"
+        )
     return None
 
 
