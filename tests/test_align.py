@@ -343,6 +343,30 @@ def test_real_follow_up_agrees_with_the_published_transform(shared_data: Path) -
     assert same(found.prior_half, exchanged.current_half)
 
 
+def slab(volume: Image, slices: int) -> Image:
+    """The middle slices only, turned and shifted as by motion."""
+    assert volume.affine is not None
+    affine = rigid((3.0, 0.0, 4.0), (2.0, -3.0, 4.0)) @ volume.affine
+    pixels, lowest = volume.pixels[40 : 40 + slices], affine.copy()
+    lowest[:3, 3] += 40 * affine[:3, 0]
+    return image(pixels, affine=lowest, spacing_mm=volume.spacing_mm)
+
+
+def test_a_slab_finds_its_place_in_a_head(volume: Image) -> None:
+    truth = rigid((3.0, 0.0, 4.0), (2.0, -3.0, 4.0))
+    for slices in (6, 10):
+        current = slab(volume, slices)
+        check_exchange(current, volume)
+        assert worst_mm(align(current, volume), truth, current) < 1.0
+
+
+def test_a_slab_too_thin_to_register_says_so(volume: Image) -> None:
+    reason = "one volume is too thin to register (8.0 mm along d, at least "
+    assert refused_both_ways(slab(volume, 4), volume).startswith(reason)
+    thin = slab(volume, 4)
+    assert align(thin, thin).ok
+
+
 def test_volumes_on_one_common_grid_are_not_resampled(shared_data: Path) -> None:
     folder = shared_data / "ms_longitudinal/patient03"
     before, now = (

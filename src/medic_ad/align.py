@@ -17,6 +17,7 @@ from medic_ad.registration import SIDE, Array, Fit, Matrix, estimate, sample
 # in 2-D no limit parts right from wrong, so this one only finds other things (reports warn).
 MIN_SIMILARITY = {2: 0.1, 3: 0.4}
 MIN_OVERLAP = 0.3  # of the smaller view
+MIN_THICKNESS = 5 / 112  # of a volume, as a part of the longest side: five working pixels
 # Images on one grid are resampled only where the transform moves them by this much (in working
 # pixels, 224 or 112 a side), and leaves less than this part of their dissimilarity or raises
 # their similarity by this factor.
@@ -111,7 +112,7 @@ def align(current: Image, prior: Image) -> Alignment:
     place = _Place.of(first, second)
     same = place.one_grid and np.array_equal(first.pixels, second.pixels)
     fit: Fit | None = None
-    reason = _obstacle(current, prior)
+    reason = _obstacle(current, prior) or (None if same else place.too_thin())
     if reason is None and not same:
         fit = estimate(first.pixels, second.pixels, place.first, place.second, place.lie)
         if fit is None:
@@ -215,6 +216,24 @@ class _Place:
         for matrix, centre in zip((first, second), centres, strict=True):
             matrix[:n, n] -= centre[:n]
         return cls(first, second, lie, one_grid, in_mm or posed, (a.grid, b.grid))
+
+    def too_thin(self) -> str | None:
+        """Why a slab cannot be registered: in a thin one a turn looks like a shift."""
+        if len(self.lie) == 3:
+            return None
+        sides = [
+            np.linalg.norm(m[:3, :3], axis=0) * grid
+            for m, grid in zip((self.first, self.second), self.sides, strict=True)
+        ]
+        least = MIN_THICKNESS * np.max(sides)
+        thin = int(np.argmin(np.min(sides, axis=0)))
+        if (thickness := np.min(sides)) >= least:
+            return None
+        unit = "mm" if self.in_mm else "working pixels"
+        return (
+            f"one volume is too thin to register ({thickness:.1f} {unit} along {'dhw'[thin]}, "
+            f"at least {least:.1f} needed)"
+        )
 
     def quality(self, matrix: Matrix, seen: float) -> dict[str, float]:
         """Overlap and displacement, `seen` being the part of the first grid that both see."""
