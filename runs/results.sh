@@ -34,20 +34,24 @@ wanted() { # NAME: whether ONLY does not leave it out
     [[ -z $ONLY || " $ONLY " == *" $1 "* ]]
 }
 
-part() { # NAME PAGE COMMAND...: a stage, unless ONLY leaves it out; its page goes into the text
-    local name=$1 page=$2 word words=()
+part() { # NAME PAGES COMMAND...: a stage, unless ONLY leaves it out; its pages go into the text
+    local name=$1 pages=$2 page word words=()
     shift 2
     if wanted "$name"; then
-        [[ $page == - || -f $BUILD/$page ]] || rm -f "$BUILD/$name.done"
+        for page in $pages; do
+            [[ -f $BUILD/$page ]] || rm -f "$BUILD/$name.done"
+        done
         stage "$name" "$@"
     fi
-    [[ $page == - ]] && return
-    done_as "$name" "$(stamp "$@")" "$BUILD/$page" || page= # figures of another command are not shown
+    [[ -z $pages ]] && return
+    for page in $pages; do # figures of another command are not shown
+        done_as "$name" "$(stamp "$@")" "$BUILD/$page" || pages=
+    done
     for word in "$@"; do
         [[ $word == "$ROOT" ]] && word=ROOT
         words+=("$word")
     done
-    PARTS+=("$name|$page|${words[*]}")
+    PARTS+=("$name|$pages|${words[*]}")
 }
 
 if wanted chest && [[ ! -d $CHEST ]]; then
@@ -55,7 +59,7 @@ if wanted chest && [[ ! -d $CHEST ]]; then
     exit 2
 fi
 for name in nano "${SETS[@]}"; do
-    part "table-$name" - medic-ad data prepare "$name" --root "$ROOT" \
+    part "table-$name" "" medic-ad data prepare "$name" --root "$ROOT" \
         --out "$BUILD/tables/$name.parquet"
 done
 for name in "${SETS[@]}"; do
@@ -65,11 +69,11 @@ done
 part paper paper/paper/figures.md medic-ad evaluate paper --model "$MODEL" --training "$TRAINING" \
     --data "$(printf ",$BUILD/tables/%s.parquet" "${SETS[@]}" | cut -c 2-)" \
     --folds "$BUILD/folds" --out "$BUILD/paper"
-part resnet - medic-ad evaluate resnet --data "$BUILD/tables/covid_ct.parquet" \
+part resnet "" medic-ad evaluate resnet --data "$BUILD/tables/covid_ct.parquet" \
     --out "$BUILD/resnet" --cache "$CACHE"
 part detect detect/detect/figures.md medic-ad evaluate detect --model "$MODEL" --resnet "$BUILD/resnet" \
     --data "$BUILD/tables/covid_ct.parquet" --out "$BUILD/detect"
-part unet - medic-ad evaluate unet --data "$OWN" --out "$BUILD/unet" --cache "$CACHE" \
+part unet "" medic-ad evaluate unet --data "$OWN" --out "$BUILD/unet" --cache "$CACHE" \
     --weights "$WEIGHTS" --source brain_tumour_cheng
 part localise localise/localise/figures.md medic-ad evaluate localise --model "$MODEL" --unet "$BUILD/unet" \
     --data "$OWN" --out "$BUILD/localise"
@@ -81,21 +85,24 @@ part lesions volumes/lesions.md medic-ad evaluate lesions --model "$MODEL" --dat
     --out "$BUILD/volumes"
 part chest volumes/chest.md medic-ad evaluate chest --model "$CHEST" --data-root "$ROOT" \
     --out "$BUILD/volumes"
-part all all/summary.md medic-ad evaluate all --model "$MODEL" --root "$ROOT" --training "$TRAINING" \
-    --others "$BUILD/folds" --out "$BUILD/all"
+WHOLE=(all/summary.md) # and the pages that a line of the summary does not do justice to
+for name in brain_tumour_cheng/{calibration,sanity,language} ms_longitudinal/compare vqa_rad/language; do
+    WHOLE+=("all/$name/figures.md")
+done
+part all "${WHOLE[*]}" medic-ad evaluate all --model "$MODEL" --root "$ROOT" --training "$TRAINING" \
+    --others "$BUILD/folds,$BUILD/detect,$BUILD/localise,$BUILD/ablations" --out "$BUILD/all"
 
 { # the text is written whole: every line between two markers comes from the command named in them
     echo "# Results"
     echo
     echo "Written by runs/results.sh; nothing here is typed by hand. ROOT is the folder of the data sets."
     for part in "${PARTS[@]}"; do
-        IFS='|' read -r name page command <<<"$part"
-        printf '\n<!-- %s: begin; %s -->\n\n' "$name" "$command"
-        if [[ -n $page ]]; then
-            sed -E 's/\[([^]]+)\]\([^)]+\.md\)/\1/g' "$BUILD/$page" # its links lead out of the text
-        else
-            printf 'Not made yet: ONLY=%s runs/results.sh\n' "$name"
-        fi
+        IFS='|' read -r name pages command <<<"$part"
+        printf '\n<!-- %s: begin; %s -->\n' "$name" "$command"
+        [[ -n $pages ]] || printf '\nNot made yet: ONLY=%s runs/results.sh\n' "$name"
+        for page in $pages; do # whose links would lead out of the text
+            echo && sed -E 's/\[([^]]+)\]\([^)]+\.md\)/\1/g' "$BUILD/$page"
+        done
         printf '\n<!-- %s: end -->\n' "$name"
     done
 } >"$BUILD/results.md"

@@ -19,7 +19,7 @@ stamp() { # COMMAND...: its words, and hashes of the tables, weights and figures
                 if [[ -f $file ]]; then
                     inputs+=("$file")
                 elif [[ -d $file ]]; then
-                    for file in "$file"/*.safetensors "$file"/*/folds/figures.json; do
+                    for file in "$file"/*.safetensors "$file"/*/figures.json "$file"/*/folds/figures.json; do
                         [[ -f $file ]] && inputs+=("$file")
                     done
                 fi

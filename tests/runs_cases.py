@@ -15,6 +15,13 @@ import typer
 from medic_ad import cli
 from medic_ad.cli_stages import CALIBRATE, EVALUATE, TRAIN, stage_app
 
+WHOLE = [  # pages of `evaluate all` that results.sh shows
+    "brain_tumour_cheng/calibration",
+    "brain_tumour_cheng/sanity",
+    "brain_tumour_cheng/language",
+    "ms_longitudinal/compare",
+    "vqa_rad/language",
+]
 RUNS = Path(__file__).parents[1] / "runs"
 # Writes what a command would, with the number of its call, and keeps the words of the call.
 STAND_IN = """#!{python}
@@ -40,6 +47,9 @@ elif words[0] == "evaluate" and words[1] in ("registration", "lesions", "chest")
 elif words[:2] == ["evaluate", "all"]:
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.md").write_text("## figures of all, [one](one/detect/figures.md)\\n")
+    for page in {whole!r}:
+        (out / page).mkdir(parents=True, exist_ok=True)
+        (out / page / "figures.md").write_text("### " + page + "\\n")
 elif words[0] == "evaluate":
     folder = out / words[1]
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +62,7 @@ def run(script: str, tmp_path: Path, **own: str) -> tuple[str, list[list[str]]]:
     """What the script printed, and the commands that it gave to `medic-ad`."""
     log, fake = tmp_path / "log", tmp_path / "bin" / "medic-ad"
     fake.parent.mkdir(exist_ok=True)
-    fake.write_text(STAND_IN.format(python=sys.executable, log=str(log)))
+    fake.write_text(STAND_IN.format(python=sys.executable, log=str(log), whole=WHOLE))
     fake.chmod(0o755)
     log.write_text("")
     environment = {

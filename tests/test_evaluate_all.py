@@ -98,6 +98,10 @@ def test_figures_of_other_commands_are_listed_but_not_those_of_other_weights(
     page.write_text(json.dumps(found))
     with pytest.raises(DataError, match="found none; measure with these weights"):
         everything.main(arguments)
+    for content in ("[]", "{", '{"schema": "medic-ad/figures/1", "parts": []}'):
+        page.write_text(content)
+        with pytest.raises(DataError, match="localise/figures.json, but it cannot be read as such"):
+            everything.main(arguments)
     assert (tmp_path / "out/summary.json").read_bytes() == before
 
 

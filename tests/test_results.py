@@ -32,6 +32,7 @@ def test_every_part_stands_between_its_markers_and_nothing_is_run_twice(tmp_path
     ]  # fmt: skip
     assert text.count("## figures of") == len(begun) and "Not made yet" not in text
     assert "## figures of all, one\n" in text  # its link would lead out of the text
+    assert re.findall(r"^### (.*)$", text, re.MULTILINE) == cases.WHOLE
     assert made(tmp_path) == (text, [])
 
 

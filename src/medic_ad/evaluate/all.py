@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import json
 import math
 import time
 from collections.abc import Callable
@@ -22,12 +21,14 @@ from medic_ad.data.sample import Sample, read_info, read_samples
 from medic_ad.errors import DataError, MedicADError
 from medic_ad.evaluate import calibration, compare, detect, language, localise, sanity
 from medic_ad.evaluate.material.unseen import without_seen
+from medic_ad.evaluate.output.page import read_page
 from medic_ad.evaluate.output.summary import Row, Summary, write
 from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.evaluate.predictions.run import load_calibrated
 from medic_ad.evaluate.predictions.store import READ_WITH
 from medic_ad.image import same_body_part, same_modality
 from medic_ad.load import Model
+from medic_ad.option import check_positive
 
 PREFERRED = ("test", "val", "train")  # the first of these that a table has is measured
 NOTHING = "No label, mask, change or question that could be measured."
@@ -53,10 +54,13 @@ class AllArguments:
     others: str = field(
         default="",
         metadata={
-            "help": "folder of figures by other commands (folds, networks from scratch), which are "
-            "listed too where they are of the same weights"
+            "help": "comma-separated folders of figures by other commands (folds, networks from "
+            "scratch), which are listed too where they are of the same weights"
         },
     )
+
+    def __post_init__(self) -> None:
+        check_positive(self, "resamples")
 
 
 @dataclass(frozen=True)
@@ -181,33 +185,37 @@ def jobs_of(
     return jobs, refused
 
 
-def others_of(folder: Path, out: Path, weights: str) -> list[Row]:
-    """The figures of some weights that other commands left below a folder; none is made anew.
+def others_of(folders: str, out: Path, weights: str) -> list[Row]:
+    """The figures of some weights that other commands left below folders; none is made anew.
 
     Raises:
-        DataError: there is none.
+        DataError: a folder holds none, or one that cannot be read.
     """
-    rows, own = [], out.resolve()
-    for path in sorted(folder.resolve().rglob("figures.json")):
-        found = json.loads(path.read_text())
-        made = found.get("provenance", {})
-        if made.get("weights_sha256") == weights and "data" in made and own not in path.parents:
-            name, page = made["data"]["table"], path.with_suffix(".html")
-            rows.append(Row.of_page(page, out, name, made["data"]["split"], found["stage"], 0.0))
-    if not rows:
-        raise DataError(
-            f"expected figures of weights {weights[:16]} below {folder}, found none; measure with "
-            "these weights, or leave --others out"
-        )
+    rows = []
+    for folder in folders.split(","):
+        before = len(rows)
+        for page in sorted(Path(folder).resolve().rglob("figures.html")):
+            found = read_page(page)
+            made = found["provenance"]
+            if made["weights_sha256"] == weights:
+                at = made["data"]["table"], made["data"]["split"], found["stage"]
+                rows.append(Row.of_page(page, out, *at, seconds=0.0))
+        if len(rows) == before:
+            raise DataError(
+                f"expected figures of weights {weights[:16]} below {folder!r}, found none; measure "
+                "with these weights, or leave it out of --others"
+            )
     return rows
 
 
 def measured_before(job: Job, weights: str) -> bool:
     """Whether the page is there, made of the same weights, table, code and arguments."""
-    path = job.page.with_name("figures.json")
-    if not (path.is_file() and job.page.is_file()):
+    if not job.page.is_file():
         return False
-    record = json.loads(path.read_text())["provenance"]
+    try:
+        record = read_page(job.page)["provenance"]
+    except DataError:
+        return False
     table = hashlib.sha256(Path(job.arguments.data).read_bytes()).hexdigest()
     found = (record["weights_sha256"], record["read_with"], record["data"]["sha256"])
     same = {k: v for k, v in record["arguments"].items() if k != "out"}
@@ -223,7 +231,7 @@ def main(arguments: AllArguments) -> Path:
         read_info(arguments.training)  # what cannot be read is refused before tables are made
     listed = []
     if arguments.others:
-        listed = others_of(Path(arguments.others), out, model.weights_sha256)
+        listed = others_of(arguments.others, out, model.weights_sha256)
     tables, rows = tables_of(arguments)
     jobs, refused = jobs_of(arguments, model, tables)
     summary = Summary(

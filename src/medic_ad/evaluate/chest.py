@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from medic_ad.data.sets import cxr_series
 from medic_ad.data.sets.common import rows_of
 from medic_ad.evaluate.figures.bootstrap import Figure, Resampling, Statistic
-from medic_ad.evaluate.material.seen import seen_patients
+from medic_ad.evaluate.material.seen import seen_patients, steps_made
 from medic_ad.evaluate.output.markdown import table
 from medic_ad.evaluate.output.record import write_figures
 from medic_ad.evaluate.predictions.bars import bar
@@ -26,6 +26,7 @@ from medic_ad.evaluate.predictions.pairs import compare_images
 from medic_ad.evaluate.predictions.sweep import Prediction, predict, threshold_of, undeclared
 from medic_ad.image import Image
 from medic_ad.load import Model, load_model
+from medic_ad.option import check_positive
 from medic_ad.processor import grey_window
 from medic_ad.readers import read_image
 
@@ -45,6 +46,9 @@ class ChestArguments:
     out: str = field(metadata={"help": "folder of chest.json and chest.md"})
     seed: int = field(default=0, metadata={"help": "of resampling"})
     resamples: int = field(default=1000, metadata={"help": "of the bootstrap"})
+
+    def __post_init__(self) -> None:
+        check_positive(self, "resamples")
 
 
 def mean_grey(image: Image) -> float:
@@ -194,6 +198,7 @@ def main(arguments: ChestArguments) -> Path:
         + "; ".join(f"{n} {words}" for words, n in Counter(known.values()).items())
         + "."
     )
+    notes.append(f"Steps that these weights were trained for: {steps_made(arguments.model)}.")
     return write_figures(arguments, model, "chest", found, [*table(found), "", *notes], seen=known)
 
 

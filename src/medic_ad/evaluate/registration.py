@@ -18,6 +18,7 @@ from medic_ad.evaluate.output.markdown import table
 from medic_ad.evaluate.output.record import write_figures
 from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.image import Image, in_memory
+from medic_ad.option import check_positive
 from medic_ad.readers import read_image
 
 LIMIT_MM = 1.0
@@ -38,6 +39,9 @@ class RegistrationArguments:
     transforms: int = field(default=10, metadata={"help": "random transforms of each volume"})
     seed: int = field(default=0, metadata={"help": "of transforms, scanners and resampling"})
     resamples: int = field(default=1000, metadata={"help": "of the bootstrap"})
+
+    def __post_init__(self) -> None:
+        check_positive(self, "transforms", "resamples")
 
 
 @dataclass(frozen=True)

@@ -77,12 +77,13 @@ PARTS = {  # title -> reference rows that open it, and a note
     "Supervision": (
         (PIXEL,),
         "Fresh heads on a base made without masks and labels; no hints, which say where lesions "
-        "are.",
+        "are. An AUROC whose interval holds 0.5 has learned nothing in this budget.",
     ),
     "Stage 2": (
         (COMPARE,),
         "On stage 1 of the same seed, frozen. The change map still subtracts the dates in every "
-        "row.",
+        "row. A head that always says stable is consistent, too: swap consistency is to be read "
+        "beside the accuracy.",
     ),
     "Stage 3": (
         (EXPLAIN, UNSWAPPED),

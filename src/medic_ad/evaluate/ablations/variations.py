@@ -56,6 +56,10 @@ class OneWay(DiffProcessor):
     def widen(self) -> None:
         """Add the head; a changed class does not run the constructor."""
         self.three = nn.Linear(self.head.in_features + 2, 3)
+        with (
+            torch.no_grad()
+        ):  # what the map shows counts from the start, as in the antisymmetric head
+            self.three.weight[:, -2:] = torch.tensor([[1.0, -1.0], [-0.5, -0.5], [-1.0, 1.0]])
 
     def forward(self, baseline: Date, followup: Date) -> CompareOutput:
         out = super().forward(baseline, followup)

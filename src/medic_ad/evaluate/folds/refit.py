@@ -23,6 +23,7 @@ from medic_ad.evaluate.resnet import ResNet
 from medic_ad.load import Model, load_model
 from medic_ad.look import sweep
 from medic_ad.models import checkpoint_folder
+from medic_ad.option import check_positive
 from medic_ad.train import detect
 from medic_ad.train.settings import StageArguments
 
@@ -57,6 +58,7 @@ class FoldsArguments:
                 f"expected --folds of 3 or more (train, val and test), got {self.folds}; leave it "
                 "out for 5"
             )
+        check_positive(self, "epochs", "learning_rate", "resnet_steps", "resamples")
 
 
 def draw_folds(samples: Sequence[Sample], n: int, seed: int) -> np.ndarray:

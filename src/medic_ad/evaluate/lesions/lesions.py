@@ -25,6 +25,7 @@ from medic_ad.evaluate.output.record import write_figures
 from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.image import Image
 from medic_ad.load import Model, load_model
+from medic_ad.option import check_positive
 from medic_ad.readers import read_image
 
 MS = "ms_cross_sectional"
@@ -48,6 +49,9 @@ class LesionArguments:
     lesions: int = field(default=12, metadata={"help": "lesions a study, where there is room"})
     seed: int = field(default=0, metadata={"help": "of lesions, scanners and resampling"})
     resamples: int = field(default=1000, metadata={"help": "of the bootstrap"})
+
+    def __post_init__(self) -> None:
+        check_positive(self, "studies", "lesions", "resamples")
 
 
 def hosts(root: str, rng: np.random.Generator) -> dict[str, tuple[Host, np.ndarray]]:

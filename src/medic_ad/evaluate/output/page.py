@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from medic_ad.errors import DataError
 from medic_ad.evaluate.figures.bootstrap import LEVEL, Figure
 from medic_ad.evaluate.output.markdown import number, section, spread
 from medic_ad.evaluate.output.record import as_json, without_nan, write_texts
@@ -138,6 +139,26 @@ def content_of(m: Measured) -> dict[str, Any]:
         "worst": [case.words for case in m.worst],
         **m.extra,
     }
+
+
+def read_page(page: Path) -> dict[str, Any]:
+    """What the `figures.json` beside a page holds.
+
+    Raises:
+        DataError: it is not there, of another kind, or without a figure.
+    """
+    path = page.with_name("figures.json")
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        whole = found["schema"] == SCHEMA and any(part["figures"] for part in found["parts"])
+    except (OSError, ValueError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        raise DataError(
+            f"expected figures of `medic-ad evaluate` in {path}, but it cannot be read as such; "
+            "measure again, or remove it"
+        )
+    return found
 
 
 def as_markdown(m: Measured) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from medic_ad import __version__
 from medic_ad.data.registry import SETS
 from medic_ad.evaluate.figures.bootstrap import Figure
 from medic_ad.evaluate.output.markdown import number, spread
-from medic_ad.evaluate.output.page import INTERVAL
+from medic_ad.evaluate.output.page import INTERVAL, read_page
 from medic_ad.evaluate.output.record import as_json, figure_of, write_texts
 from medic_ad.report.html import template
 from medic_ad.report.schema import NOTICE
@@ -50,8 +49,12 @@ class Row:
     def of_page(
         cls, page: Path, out: Path, name: str, split: str, stage: str, seconds: float
     ) -> Row:
-        """The row of a measurement that was written."""
-        found = json.loads(page.with_name("figures.json").read_text())
+        """The row of a measurement that was written.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        found = read_page(page)
         first = next(f for part in found["parts"] for f in part["figures"])
         return cls(
             name, split, stage, figure_of(first), found["verdict"], found["beats_baseline"],

@@ -20,6 +20,7 @@ from medic_ad.evaluate.predictions.sweep import as_image, columns, predict, thre
 from medic_ad.image import Image
 from medic_ad.load import Model
 from medic_ad.look import BATCH
+from medic_ad.option import check_positive
 from medic_ad.processor import grey_window
 from medic_ad.readers import read_image
 from medic_ad.road import declared_out_of_scope
@@ -58,10 +59,7 @@ class TableArguments:
             raise DataError(
                 f"expected --split as one of {', '.join(SPLITS)}, got {self.split!r}; correct it"
             )
-        if self.resamples < 1:
-            raise DataError(
-                f"expected --resamples of 1 or more, got {self.resamples}; leave it out for 1000"
-            )
+        check_positive(self, "resamples")
 
 
 class Lazy(Sequence[np.ndarray]):
