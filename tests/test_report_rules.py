@@ -206,7 +206,7 @@ def test_a_change_that_lies_in_no_finding_is_said() -> None:
             {"map": far},
             {"map": far, "prior_heatmap": far, "prior_threshold": 0.4},
             {"map": far * 0.5},
-            {"map": -make_change().map},  # what shrinks is marked too
+            {"map": -blob((96, 120), 0.8)},  # what shrinks is marked too
         )
     ]
     assert told == [False, True, False, True, False]
