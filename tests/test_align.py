@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,9 @@ def move(pixels: Array, matrix: Array) -> Array:
     return ndimage.affine_transform(pixels, back[:n, :n], back[:n, n], order=1)
 
 
-def lesion(pixels: Array, at: tuple[int, int], radius: float, value: float) -> Array:
-    y, x = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
-    far = np.hypot(y - at[0], x - at[1]) / radius
+def lesion(pixels: Array, at: tuple[int, ...], radius: float, value: float) -> Array:
+    grid = np.ogrid[tuple(slice(size) for size in pixels.shape)]
+    far = np.sqrt(sum((g - a) ** 2 for g, a in zip(grid, at, strict=True))) / radius
     weight = 1 / (1 + np.exp(8 * (far - 1)))
     return pixels * (1 - weight) + weight * value * np.percentile(pixels, 99)
 
@@ -230,6 +231,25 @@ def test_what_the_files_say_may_forbid_to_compare(brains: list[Array]) -> None:
         align(image(np.zeros((16, 16))), image(np.zeros((4, 16, 16))))
 
 
+def test_slices_of_other_places_are_compared_only_across_frames(brains: list[Array]) -> None:
+    """Positions of two dates say nothing of each other unless their frame of reference is one."""
+
+    def slice_at(mm: float, frame: str | None) -> Image:
+        affine = np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [4, 0, 0, mm], [0, 0, 0, 1]])
+        made = image(brains[0] + np.float32(mm), affine=affine)
+        return replace(made, source=replace(made.source, frame_of_reference_uid=frame))
+
+    here = slice_at(0, "1.2.3")
+    reason = (
+        "the slices lie 20.0 mm apart in one frame of reference (at most 9.0 mm, a slice and "
+        "5 mm of motion)"
+    )
+    assert refused_both_ways(slice_at(20, "1.2.3"), here) == reason
+    assert align(slice_at(8.5, "1.2.3"), here).ok
+    assert align(slice_at(20, "1.2.4"), here).ok
+    assert align(slice_at(20, None), slice_at(0, None)).ok
+
+
 def rigid(degrees: tuple[float, float, float], shift: tuple[float, float, float]) -> Array:
     from scipy.spatial.transform import Rotation
 
@@ -276,6 +296,32 @@ def test_known_rigid_motion_within_a_millimetre(
     assert found.prior_on_current().shape == current.grid
 
 
+def refused_both_ways(a: Image, b: Image) -> str:
+    """The one reason of both orders."""
+    one, other = align(a, b), align(b, a)
+    assert not one.ok and not other.ok and one.quality == other.quality
+    assert one.reason is not None and one.reason == other.reason
+    return one.reason
+
+
+def test_a_head_turned_or_mirrored_is_not_comparable(volume: Image) -> None:
+    """Its outline alone fits well enough to mislead."""
+    like: dict[str, Any] = {"affine": volume.affine, "spacing_mm": volume.spacing_mm}
+    for wrong in (np.rot90(volume.pixels, axes=(1, 2)), np.flip(volume.pixels)):
+        assert "too little in common" in refused_both_ways(image(wrong, **like), volume)
+
+
+def test_a_lesion_of_ten_centimetres_leaves_volumes_comparable(volume: Image) -> None:
+    assert volume.affine is not None
+    truth = rigid((8.0, 6.0, -9.0), (12.0, 9.0, -14.0))
+    back = np.linalg.inv(volume.affine) @ np.linalg.inv(truth) @ volume.affine
+    grown = lesion(volume.pixels, (50, 55, 35), 25, 1.2)
+    seen = ndimage.affine_transform(grown, back[:3, :3], back[:3, 3], order=1)
+    current = image(nuisance(seen, 0), affine=volume.affine, spacing_mm=volume.spacing_mm)
+    check_exchange(current, volume)
+    assert worst_mm(align(current, volume), truth, volume) < 1.0
+
+
 def test_real_follow_up_agrees_with_the_published_transform(shared_data: Path) -> None:
     """Raw volumes of two scanners; the set's own ITK affines map its common space to each."""
 
@@ -295,6 +341,30 @@ def test_real_follow_up_agrees_with_the_published_transform(shared_data: Path) -
     exchanged = align(before, now)
     assert same(found.current_half, exchanged.prior_half)
     assert same(found.prior_half, exchanged.current_half)
+
+
+def slab(volume: Image, slices: int) -> Image:
+    """The middle slices only, turned and shifted as by motion."""
+    assert volume.affine is not None
+    affine = rigid((3.0, 0.0, 4.0), (2.0, -3.0, 4.0)) @ volume.affine
+    pixels, lowest = volume.pixels[40 : 40 + slices], affine.copy()
+    lowest[:3, 3] += 40 * affine[:3, 0]
+    return image(pixels, affine=lowest, spacing_mm=volume.spacing_mm)
+
+
+def test_a_slab_finds_its_place_in_a_head(volume: Image) -> None:
+    truth = rigid((3.0, 0.0, 4.0), (2.0, -3.0, 4.0))
+    for slices in (6, 10):
+        current = slab(volume, slices)
+        check_exchange(current, volume)
+        assert worst_mm(align(current, volume), truth, current) < 1.0
+
+
+def test_a_slab_too_thin_to_register_says_so(volume: Image) -> None:
+    reason = "one volume is too thin to register (8.0 mm along d, at least "
+    assert refused_both_ways(slab(volume, 4), volume).startswith(reason)
+    thin = slab(volume, 4)
+    assert align(thin, thin).ok
 
 
 def test_volumes_on_one_common_grid_are_not_resampled(shared_data: Path) -> None:

@@ -148,6 +148,20 @@ def test_a_volume_says_that_its_score_is_that_of_slices() -> None:
         dataclasses.replace(volume, warnings=())
 
 
+def test_dates_that_agree_poorly_are_said_to() -> None:
+    line = (
+        "The dates agree poorly after alignment (similarity 0.27, below 0.6): the change may be "
+        "of position, not of disease."
+    )
+    poor = pair_report(change=make_change(alignment={"similarity": 0.27}))
+    assert line in poor.warnings
+    with pytest.raises(MedicADError, match="must carry the warning: The dates agree"):
+        dataclasses.replace(poor, warnings=tuple(w for w in poor.warnings if w != line))
+    fine = pair_report(change=make_change(alignment={"similarity": 0.61}))
+    refused = pair_report(change=dataclasses.replace(NOT_COMPARABLE, alignment={"similarity": 0.1}))
+    assert not any("agree poorly" in w for w in fine.warnings + refused.warnings)
+
+
 def test_notes_of_the_study_become_warnings() -> None:
     study = Study(make_image(), notes=("a prior is the same file as the current study",))
     assert make_report(study=study).warnings == ("A prior is the same file as the current study.",)
@@ -192,7 +206,7 @@ def test_a_change_that_lies_in_no_finding_is_said() -> None:
             {"map": far},
             {"map": far, "prior_heatmap": far, "prior_threshold": 0.4},
             {"map": far * 0.5},
-            {"map": -make_change().map},  # what shrinks is marked too
+            {"map": -blob((96, 120), 0.8)},  # what shrinks is marked too
         )
     ]
     assert told == [False, True, False, True, False]

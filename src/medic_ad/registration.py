@@ -27,6 +27,8 @@ COARSE = {2: 6, 3: 4}  # working pixels in one pixel of the coarse grids, on whi
 NORMALISE = 1 / 28  # reach (sigma) of the local normalisation, as a part of SIDE
 CORRELATE = 3 / 56  # reach (sigma) of the local correlation, as a part of SIDE
 TURNS_DEG = (0.0, 15.0, -15.0)  # in-plane starts in 2-D
+MIN_SIDE = 4  # pixels along each axis that the smoothing of SimpleITK needs
+MIN_SEEN = 0.1  # of the smaller view, for a similarity
 AFFINE_GAIN = 0.9  # an affine transform must leave less than this part of the dissimilarity
 
 
@@ -154,6 +156,12 @@ class _Level:
         )
         return _Level(values, normalised, inside > 0.5, unit, self.factor * factor)
 
+    def padded(self) -> _Level:
+        """The same, with room outside the view where a slab is too thin for SimpleITK."""
+        rest = [((max(0, MIN_SIDE - side) + 1) // 2,) * 2 for side in self.values.shape]
+        values, normalised = np.pad(self.values, rest), np.pad(self.normalised, rest)
+        return _Level(values, normalised, np.pad(self.inside, rest), self.unit, self.factor)
+
     def image(self, array: NDArray[np.generic]) -> sitk.Image:
         image = sitk.GetImageFromArray(array)
         image.SetSpacing([self.unit] * array.ndim)
@@ -205,6 +213,7 @@ def _optimise(
     normalised: bool = True,
 ) -> Matrix | None:
     """Climb the mutual information from `transform`; None where the images lose each other."""
+    fixed, moving = fixed.padded(), moving.padded()
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
     method.SetNumberOfWorkUnits(1)  # the sums of several would end in any order
@@ -237,7 +246,7 @@ def _optimise(
 def _similarity(fixed: _Level, moving: _Level, matrix: Matrix, normalised: bool = True) -> float:
     """Mean squared local correlation where both have a view, weighted by local structure."""
     values, inside = _carry(fixed, moving, matrix, normalised)
-    if inside.mean() < 0.1:
+    if inside.sum() < MIN_SEEN * min(fixed.inside.sum(), moving.inside.sum()):
         return 0.0
     sigma = CORRELATE * SIDE[values.ndim] / fixed.factor
     weight = inside.astype(np.float32)

@@ -21,6 +21,9 @@ from medic_ad.study import NOT_VERIFIED, Study
 if TYPE_CHECKING:
     from medic_ad.report.report import Report
 
+# Right fits of slices and volumes lie above, also with large lesions; slices of another place or
+# person below. Radiographs are projections: their right fits lie below as well.
+POOR_SIMILARITY = 0.6
 NOT_MEASURED = (
     "Sizes over time were not measured: not every date says its pixel spacing, so there is no "
     "course of lesions."
@@ -65,6 +68,7 @@ def due_warnings(
     if study.priors and not study.measurable:
         due.append(NOT_MEASURED)
     if change is not None:
+        due += _poor_fit(change)
         due += _outside_findings(change, findings)
     if course is not None:
         due += _against_load(course)
@@ -260,6 +264,17 @@ def _against_load(course: StudyCourse) -> list[str]:
             "leads for the label, the measured sizes for each lesion."
         )
     return said
+
+
+def _poor_fit(change: Change) -> list[str]:
+    """One sentence where two dates were compared although they hardly fit."""
+    similarity = change.alignment.get("similarity")
+    if change.map is None or similarity is None or similarity >= POOR_SIMILARITY:
+        return []
+    return [
+        f"The dates agree poorly after alignment (similarity {similarity:.2f}, below "
+        f"{POOR_SIMILARITY:g}): the change may be of position, not of disease."
+    ]
 
 
 def _outside_findings(change: Change, findings: Sequence[Finding]) -> list[str]:
