@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import io
 import json
 import math
@@ -32,6 +33,7 @@ from medic_ad.study import Study
 
 SHAPE = (60, 48, 60)
 SPACING = (2.0, 1.0, 1.0)
+Days = tuple[datetime.date | None, ...]
 SCORES = {"worse": 0.7, "stable": 0.2, "better": 0.1}
 
 
@@ -45,13 +47,13 @@ def heat(boxes: int, side: int) -> np.ndarray:
 
 
 @cache
-def report(cut: bool = False) -> Report:
+def report(cut: bool = False, days: Days = DAYS) -> Report:
     """Three dates: two cubes, then the second grows, then a third appears."""
     image = make_image(SHAPE, spacing_mm=SPACING)
     maps = [heat(2, 4), heat(2, 6), heat(3, 4)]
     decisions = ["abnormal"] * 3
     bands = [(0.05, 0.25), None, (0.4, 0.6)]
-    visits = [Visit(d, 0.93, w, b) for d, w, b in zip(DAYS, decisions, bands, strict=True)]
+    visits = [Visit(d, 0.93, w, b) for d, w, b in zip(days, decisions, bands, strict=True)]
     steps = [Step("worse", SCORES, None, False)] * 2
     change = make_change(SHAPE, prior_heatmap=maps[1], prior_threshold=0.37)
     if cut:
@@ -65,7 +67,7 @@ def report(cut: bool = False) -> Report:
         volumes=True,
     )
     return make_report(
-        study=Study(image, date=DAYS[2], priors=tuple(Study(image, date=day) for day in DAYS[:2])),
+        study=Study(image, date=days[2], priors=tuple(Study(image, date=day) for day in days[:2])),
         heatmap=maps[2],
         findings=find(maps[2], 0.42, image),
         change=change,
@@ -135,6 +137,16 @@ def test_growth_over_three_dates_is_said_to_be_from_first_to_last() -> None:
     console = Console(width=200, record=True)
     show_course(report(), console)
     assert "since the date before; change and growth from the first" in console.export_text()
+
+
+def test_growth_without_every_date_is_said_to_be_missing_once() -> None:
+    console = Console(width=200, record=True)
+    undated = report(days=(DAYS[0], None, DAYS[2]))
+    show_course(undated, console)
+    for shown in (console.export_text(), undated.to_html()):
+        assert shown.count("No growth per year: not every date is known.") == 1
+    show_course(report(), console)
+    assert "No growth per year" not in console.export_text()
 
 
 def test_a_page_without_a_course_has_no_table() -> None:

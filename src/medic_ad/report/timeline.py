@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_LESIONS = 24  # shown in tables and plot; report.json has all
 NONE = "–"
+NO_GROWTH = "No growth per year: not every date is known."
 _UNITS = {"ml": "ml", "mm2": "mm²"}
 _BACKGROUND, _TEXT, _MUTED, _LINE, _LOAD = "#13171b", "#d6dde4", "#8b97a3", "#3a444e", "#7fe3f5"
 BAND_WIDTH = 14.0  # points
@@ -37,7 +38,7 @@ class CourseTable:
         rows: tracking id, index of the finding (None where the lesion is gone), classes, a size for
             each date, change and growth per year.
         more: lesions that are not shown.
-        notes: sentences on where the course is cut.
+        notes: sentences on where the course is cut, and on growth that cannot be given.
     """
 
     unit: str
@@ -76,9 +77,12 @@ def course_table(report: Report) -> CourseTable | None:
         rows=[_row(row, report, course) for row in rows],
         more=more,
         notes=[
-            f"{dates[i]} to {dates[i + 1]} cannot be compared: {step.reason}"
-            for i, step in enumerate(course.steps)
-            if step.reason
+            *(
+                f"{dates[i]} to {dates[i + 1]} cannot be compared: {step.reason}"
+                for i, step in enumerate(course.steps)
+                if step.reason
+            ),
+            *([NO_GROWTH] if rows and any(v.date is None for v in course.visits) else []),
         ],
     )
 
