@@ -328,6 +328,16 @@ def test_growth_per_year_needs_dates(model: Model) -> None:
     assert any(r.change > 0 for r in rows)
 
 
+def test_two_dates_of_one_day_take_growth_per_year_from_no_other_pair(model: Model) -> None:
+    made = study([FIRST, SECOND, THIRD])
+    first, second = (dataclasses.replace(prior, patient_id=None) for prior in made.priors)
+    made = dataclasses.replace(made, patient_id=None, date=second.date, priors=(first, second))
+    course = course_of(read(made, model))
+    apart, one_day = course.lesions.changes
+    assert any(c.ml_per_year > 0 for c in apart)
+    assert one_day and all(math.isnan(c.ml_per_year) for c in one_day)
+
+
 def test_the_course_must_fit_its_report(model: Model) -> None:
     report = read(study([FIRST, SECOND]), model)
     course = course_of(report)

@@ -80,7 +80,8 @@ def follow_lesions(
     Args:
         dates: from `measure_lesions`.
         frames: of each consecutive pair, as in `match_lesions`.
-        when: date of each study, strictly ascending, None where unknown.
+        when: date of each study, ascending, None where unknown. Two of one day, as the study of
+            an unknown patient may have them, have no growth per year.
         compared: of each consecutive pair; where False the course is cut, and all lesions after it
             get new ids.
 
@@ -99,9 +100,9 @@ def follow_lesions(
     years = [math.nan] * (count - 1)
     if when is not None:
         known = [day for day in when if day is not None]
-        if len(when) != count or any(a >= b for a, b in pairwise(known)):
+        if len(when) != count or any(a > b for a, b in pairwise(known)):
             raise MedicADError(
-                f"expected {count} days, each later than the one before, came "
+                f"expected {count} days, none earlier than the one before, came "
                 f"{', '.join(map(str, when))}; give the oldest date first."
             )
         years = [years_between(a, b) for a, b in pairwise(when)]
@@ -134,8 +135,8 @@ def follow_lesions(
 
 
 def years_between(first: datetime.date | None, second: datetime.date | None) -> float:
-    """Years from one day to another; NaN where one is unknown."""
-    if first is None or second is None:
+    """Years from one day to another; NaN where one is unknown, or both are the same."""
+    if first is None or second is None or first == second:
         return math.nan
     return (second - first).days / DAYS_A_YEAR
 
@@ -265,7 +266,6 @@ class StudyCourse:
         change = percent = per_year = percent_per_year = math.nan
         if first != last and not {"merged", "split", "not_comparable"} & set(kinds):
             years = years_between(self.visits[first].date, self.visits[last].date)
-            years = years if years > 0 else math.nan
             change = after - before
             per_year = change / years
             if before:
@@ -326,10 +326,7 @@ def follow_studies(
     """
     tolerance = Tolerance() if volumes else SLICE_TOLERANCE
     compared = [step.label != "not_comparable" for step in steps]
-    when: list[datetime.date | None] | None = [v.date for v in visits]
-    known = [v.date for v in visits if v.date is not None]
-    if any(a >= b for a, b in pairwise(known)):  # the report says that dates are not verified
-        when = None
+    when = [v.date for v in visits]
     lifted = [None if f is None else (_in_space(f[0]), _in_space(f[1])) for f in frames]
     course = follow_lesions(dates, lifted, when, tolerance, compared)
     scale = 1.0 if volumes else 1000.0
