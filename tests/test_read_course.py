@@ -104,6 +104,8 @@ def test_planted_lesions_are_followed_over_three_dates(model: Model, volume: boo
     assert gone.percent == pytest.approx(-100) and gone.sizes[1:] == (None, None)
     assert come.change == come.sizes[1] and math.isnan(come.percent)
     assert all(step.load_mixed for step in course.steps)
+    assert all(step.alignment["similarity"] > 0.5 for step in course.steps)
+    assert report.change is not None and report.change.alignment is course.steps[1].alignment
 
 
 def test_the_longest_side_of_a_slice_lies_in_the_slice(model: Model) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from course_cases import DAYS
 from PIL import Image as PILImage
-from report_cases import make_change, make_image, make_report
+from report_cases import QUALITY, make_change, make_image, make_report
 from rich.console import Console
 from scipy import ndimage
 
@@ -34,6 +34,7 @@ from medic_ad.study import Study
 SHAPE = (60, 48, 60)
 SPACING = (2.0, 1.0, 1.0)
 Days = tuple[datetime.date | None, ...]
+CLOSE = {**QUALITY, "overlap": 1.0, "similarity_before": 0.93, "displacement_mm": 0.0}
 SCORES = {"worse": 0.7, "stable": 0.2, "better": 0.1}
 
 
@@ -54,7 +55,7 @@ def report(cut: bool = False, days: Days = DAYS) -> Report:
     decisions = ["abnormal"] * 3
     bands = [(0.05, 0.25), None, (0.4, 0.6)]
     visits = [Visit(d, 0.93, w, b) for d, w, b in zip(days, decisions, bands, strict=True)]
-    steps = [Step("worse", SCORES, None, False)] * 2
+    steps = [Step("worse", SCORES, None, False, alignment=a) for a in (CLOSE, QUALITY)]
     change = make_change(SHAPE, prior_heatmap=maps[1], prior_threshold=0.37)
     if cut:
         steps[1] = Step("not_comparable", None, "The images differ.", False)
@@ -97,6 +98,7 @@ def test_the_json_holds_the_course() -> None:
     [new] = [c for c in course["pairs"][1]["changes"] if c["kind"] == "new"]
     assert new["after"] == [3] and new["sizes"] == [0, pytest.approx(cube)]
     assert [p["load_label"] for p in course["pairs"]] == ["worse", "better"]
+    assert [p["alignment"]["similarity_before"] for p in course["pairs"]] == [0.93, 0.39]
     wrongs: list[dict[str, Any]] = [{"unit": "px"}, {"dates": []}, {"surprise": 1}]
     for broken in wrongs:
         with pytest.raises(MedicADError, match="does not follow"):
@@ -117,6 +119,19 @@ def test_the_page_has_table_timeline_and_linked_slices() -> None:
     assert len(frames) == 3 * 48 and "48 of 60 slices are shown" in page  # prior, current, change
     assert len(page.encode()) < 5_000_000
     assert [w for w in report().warnings if "the comparison leads" in w][0] in page
+
+
+def test_the_page_says_how_well_each_pair_is_aligned() -> None:
+    page = report().to_html()
+    card = page.split("Comparison with the prior")[1].split("</div>")[0]
+    lines = re.findall(r"<p[^>]*>(.*?)</p>", card)[-2:]
+    assert lines == [
+        "2021-01-01 to 2022-01-01 aligned by 0 mm on average: 100% of the smaller view in both, local "
+        "correlation 0.93 before and 0.93 after, of grey values 0.95 and 1.00.",
+        "2022-01-01 to 2024-01-01 aligned by 12.2 mm on average: 97% of the smaller view in both, local "
+        "correlation 0.39 before and 0.93 after, of grey values 0.95 and 1.00.",
+    ]
+    assert "ncc" not in page and "similarity" not in page
 
 
 def test_a_warning_says_which_way_the_load_went_against_the_label() -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -167,6 +168,7 @@ class Step:
 
     Attributes:
         label, scores, reason, mixed: as in `Change`, of the change head.
+        alignment: as in `Change`; empty where none was tried.
         load_label, load_mixed: of the measured lesions, by `load_change`.
         loads: of all lesions that can be compared, at either date; NaN where none was.
     """
@@ -178,6 +180,7 @@ class Step:
     load_label: str = "not_comparable"
     load_mixed: bool = False
     loads: tuple[float, float] = (math.nan, math.nan)
+    alignment: dict[str, Any] = field(default_factory=dict)
 
     @property
     def contradicts(self) -> bool:

@@ -218,7 +218,15 @@ def follow(
         known = [s.key for s in seen if s.key is not None]
         last = compare_studies(before, after, model, next(outside, None), shown, track, known)
         change = last.change
-        steps.append(Step(change.label, change.scores, change.reason, change.mixed))
+        steps.append(
+            Step(
+                change.label,
+                change.scores,
+                change.reason,
+                change.mixed,
+                alignment=change.alignment,
+            )
+        )
         frames.append(last.frames)
     if not measured or last is None:
         return None, last

@@ -75,6 +75,7 @@ def _page(report: Report, side: int) -> str:
         timeline=_timeline(report),
         tolerance_words=labels.tolerance_words(report),
         mixed=labels.is_mixed(report),
+        alignments=labels.alignment_words(report),
         heat=gradient("heat"),
         signed=gradient("change"),
         provenance=labels.provenance_rows(report),

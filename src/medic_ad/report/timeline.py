@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medic_ad.course import LesionRow, StudyCourse
-from medic_ad.report.labels import number
+from medic_ad.report.labels import date_words, number
 
 if TYPE_CHECKING:
     from medic_ad.report.report import Report
@@ -92,11 +90,6 @@ def shown_rows(course: StudyCourse) -> tuple[list[LesionRow], int]:
     rows = course.rows()
     largest = sorted(rows, key=lambda r: -max(s or 0.0 for s in r.sizes))[:MAX_LESIONS]
     return sorted(largest, key=lambda r: r.number), max(0, len(rows) - MAX_LESIONS)
-
-
-def date_words(dates: Sequence[datetime.date | None]) -> list[str]:
-    """A word for each date, oldest first."""
-    return [f"date {i}" if d is None else str(d) for i, d in enumerate(dates, start=1)]
 
 
 def lesion_numbers(report: Report) -> list[int]:
