@@ -58,7 +58,8 @@ def show_report(report: Report) -> None:
     name = escape(Path(study.image.source.path).name)
     console.print(f"[dim]{name}: {', '.join(labels.study_words(report))}[/]")
     if report.text:
-        console.print(f"\n“{escape(report.text)}”")
+        of = labels.text_dates(report)
+        console.print(f"\n“{escape(report.text)}”{f' (of {of})' if of else ''}")
     if report.answer is not None:
         console.print(f"{escape(report.question or '')} “{escape(report.answer)}”")
     if report.findings:
@@ -72,11 +73,12 @@ def show_report(report: Report) -> None:
         console.print(table)
         if len(report.findings) > MAX_ROWS:
             console.print(f"and {len(report.findings) - MAX_ROWS} smaller ones")
-    if report.change is not None and report.change.scores is not None:
-        shares = ", ".join(f"{k} {v:.2f}" for k, v in report.change.scores.items())
-        console.print(f"Change: {shares}")
-    elif report.change is not None:
-        console.print(f"Change: {escape(report.change.reason or '')}")
+    if report.change is not None:
+        said = report.change.reason or ""
+        if report.change.scores is not None:
+            said = ", ".join(f"{k} {v:.2f}" for k, v in report.change.scores.items())
+        pair = labels.last_pair(report)
+        console.print(f"Change{f', {pair}' if pair else ''}: {escape(said)}")
     show_course(report, console)
     for warning in report.warnings:
         console.print(f"[yellow]Note:[/] {escape(warning)}")

@@ -75,6 +75,8 @@ def _page(report: Report, side: int) -> str:
         timeline=_timeline(report),
         tolerance_words=labels.tolerance_words(report),
         mixed=labels.is_mixed(report),
+        pair=labels.last_pair(report),
+        text_dates=labels.text_dates(report),
         alignments=labels.alignment_words(report),
         heat=gradient("heat"),
         signed=gradient("change"),

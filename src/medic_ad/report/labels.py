@@ -141,12 +141,29 @@ def date_words(dates: Sequence[datetime.date | None]) -> list[str]:
     return [f"date {i}" if d is None else str(d) for i, d in enumerate(dates, start=1)]
 
 
+def _dates(report: Report) -> list[str]:
+    return date_words([s.date for s in (*report.study.priors, report.study)])
+
+
+def last_pair(report: Report) -> str | None:
+    """The two dates that pictures and comparison are of; None where there are no others."""
+    dates = _dates(report)
+    return None if len(dates) < 3 else " to ".join(dates[-2:])
+
+
+def text_dates(report: Report) -> str | None:
+    """The dates that the generated text speaks of: of two only where these were compared."""
+    compared = report.change is not None and report.change.scores is not None
+    pair = last_pair(report)
+    return pair if pair is None or compared else _dates(report)[-1]
+
+
 def alignment_words(report: Report) -> list[str]:
     """How well each two dates lie on each other, a line a pair; none where no one was aligned."""
     if report.change is None:
         return []
     steps = [report.change] if report.course is None else report.course.steps
-    dates = date_words([s.date for s in (*report.study.priors, report.study)])[-len(steps) - 1 :]
+    dates = _dates(report)[-len(steps) - 1 :]
     return [
         f"{before} to {after} {_quality(step.alignment)}"
         for (before, after), step in zip(pairwise(dates), steps, strict=True)
