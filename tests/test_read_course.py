@@ -103,6 +103,11 @@ def test_planted_lesions_are_followed_over_three_dates(model: Model, volume: boo
     gone, come = rows[ids[GOES]], rows[ids[COMES]]
     assert gone.percent == pytest.approx(-100) and gone.sizes[1:] == (None, None)
     assert come.change == come.sizes[1] and math.isnan(come.percent)
+    assert math.isnan(come.percents[0]) and come.percents[1] == 0
+    middle = grown.sizes[1] or 0.0
+    steps = 100 * (middle / first - 1), 100 * (last / middle - 1)
+    assert grown.percents == pytest.approx(steps)
+    assert all(math.isnan(percent) for percent in gone.percents)
     assert all(step.load_mixed for step in course.steps)
     assert all(step.alignment["similarity"] > 0.5 for step in course.steps)
     assert report.change is not None and report.change.alignment is course.steps[1].alignment

@@ -233,7 +233,9 @@ def test_the_command_line_prints_the_lesions(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     rows = {words[0]: words[1:] for line in text.splitlines() if (words := line.split())}
     assert rows["lesion"] == [*map(str, DAYS), "change", "%", "a", "year", "%", "a", "year"]
-    assert rows["2"][:5] == ["0.128", "0.432", "enlarged", "0.128", "reduced"]
+    assert rows["1"][:5] == ["0.128", "0.128", "stable", "0", "%"]
+    assert rows["2"][:5] == ["0.128", "0.432", "enlarged", "+238", "%"]
+    assert rows["2"][5:9] == ["0.128", "reduced", "−70.4", "%"]
     assert rows["3"][:4] == ["–", "–", "0.128", "new"]
     assert rows["load"] == ["0.256", "0.560", "worse", "0.384", "better"]
     assert rows["comparison"] == ["worse", "worse"] and rows["score"] == ["0.93"] * 3

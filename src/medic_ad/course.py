@@ -198,6 +198,7 @@ class LesionRow:
         number: its tracking id.
         sizes: at each date, in the unit of the course, None where it is not.
         kinds: its class between each two dates, None where it has none.
+        percents: change there of what is enlarged, stable or reduced; NaN else.
         change, percent, per_year, percent_per_year: from first to last size, 0 counting as a size
             before a new and after a resolved lesion. NaN for what merged, split or left the view
             (the changes of the pairs say what became of it), and where dates are unknown.
@@ -207,6 +208,7 @@ class LesionRow:
     sizes: tuple[float | None, ...]
     longest_mm: tuple[float | None, ...]
     kinds: tuple[str | None, ...]
+    percents: tuple[float, ...]
     change: float
     percent: float
     per_year: float
@@ -254,10 +256,11 @@ class StudyCourse:
         return [self._row(*item) for item in self.lesions.history().items()]
 
     def _row(self, number: int, on: tuple[Lesion | None, ...]) -> LesionRow:
-        kinds = []
-        for changes in self.lesions.changes:
-            own = (c.kind for c in changes if number in (*c.before, *c.after))
-            kinds.append(next(own, None))
+        own = [
+            next((c for c in changes if number in (*c.before, *c.after)), None)
+            for changes in self.lesions.changes
+        ]
+        kinds = [None if c is None else c.kind for c in own]
         sizes = [None if lesion is None else lesion.volume_ml * self.scale for lesion in on]
         ends = list(sizes)
         for i, kind in enumerate(kinds):
@@ -281,6 +284,10 @@ class StudyCourse:
             sizes=tuple(sizes),
             longest_mm=tuple(None if lesion is None else lesion.longest_mm for lesion in on),
             kinds=tuple(kinds),
+            percents=tuple(
+                c.percent if c and c.kind in ("enlarged", "stable", "reduced") else math.nan
+                for c in own
+            ),
             change=change,
             percent=percent,
             per_year=per_year,

@@ -170,6 +170,7 @@ _COURSE = _object(  # sizes and loads in `unit`; lists run over the dates or ove
         "items": _object(
             id={"type": "integer", "minimum": 1},
             kinds={"type": "array", "items": {"enum": [*KINDS, None]}},
+            percents={"type": "array", "items": _MAYBE_NUMBER},
             sizes={"type": "array", "items": _MAYBE_SIZE},
             longest_mm={"type": "array", "items": _MAYBE_SIZE},
             **_GROWTH,

@@ -33,8 +33,8 @@ class CourseTable:
         dates, scores, decisions, counts, loads: a word for each date.
         labels: what the comparison says between each two dates.
         load_labels: what the measured load says there.
-        rows: tracking id, index of the finding (None where the lesion is gone), classes, a size for
-            each date, change and growth per year.
+        rows: tracking id, index of the finding (None where the lesion is gone), classes and their
+            percent, a size for each date, change and growth per year.
         more: lesions that are not shown.
         notes: sentences on where the course is cut, and on growth that cannot be given.
     """
@@ -104,11 +104,12 @@ def lesion_numbers(report: Report) -> list[int]:
 
 
 def _row(row: LesionRow, report: Report, course: StudyCourse) -> dict[str, Any]:
-    kinds = [kind or NONE for kind in row.kinds]
     return {
         "id": row.number,
         "finding": _finding_index(row, report, course),
-        "kinds": [kind.replace("_", " ") for kind in kinds],
+        "kinds": [
+            _class(kind, percent) for kind, percent in zip(row.kinds, row.percents, strict=True)
+        ],
         "sizes": [_size(size) for size in row.sizes],
         "longest": [_size(mm) for mm in row.longest_mm],
         "change": _signed(row.change),
@@ -127,6 +128,11 @@ def _finding_index(row: LesionRow, report: Report, course: StudyCourse) -> int |
             if finding.voxels == lesion.voxels and np.allclose(finding.centroid, middle):
                 return index
     return None
+
+
+def _class(kind: str | None, percent: float) -> str:
+    words = (kind or NONE).replace("_", " ")
+    return words if math.isnan(percent) else f"{words} {_signed(percent, ' %')}"
 
 
 def _size(value: float | None) -> str:
