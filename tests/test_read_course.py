@@ -284,13 +284,34 @@ def test_a_date_out_of_scope_cuts_the_course(model: Model) -> None:
     report = read(dataclasses.replace(made, priors=priors), model)
     course = course_of(report)
     assert [s.label for s in course.steps] == ["not_comparable"] * 2
-    assert all("out of scope: the image is blank" in str(s.reason) for s in course.steps)
+    said = "The {} date is out of scope: the image is blank."
+    assert [s.reason for s in course.steps] == [said.format("later"), said.format("earlier")]
     assert report.change is not None and report.change.reason == course.steps[1].reason
     assert math.isnan(course.visits[1].score) and math.isnan(course.loads[1])
     assert course.lesions.changes == ((), ())
     assert len({i.number for d in course.lesions.lesions for i in d}) == 4 + 0 + 3  # no id returns
     content = json.loads(report.to_json())["course"]
     assert content["dates"][1]["load"] is None and content["dates"][1]["lesions"] is None
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["blank dates", "gate of the pair"])
+def test_two_dates_out_of_scope_are_both_named(
+    model: Model, gated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = study([FIRST, SECOND])
+    if gated:
+        monkeypatch.setattr(Calibration, "entry", lambda *_: (0, 9.0, 4.0))
+        reason, why = compare_studies(made.priors[0], made, model).change.reason, "distance 9.0"
+    else:
+        grey = [
+            dataclasses.replace(s.image, pixels=np.full((SIDE, SIDE), 7.0, np.float32))
+            for s in (made, *made.priors)
+        ]
+        old = dataclasses.replace(made.priors[0], image=grey[1])
+        report = read(dataclasses.replace(made, image=grey[0], priors=(old,)), model)
+        reason, why = course_of(report).steps[0].reason, "the image is blank"
+    assert reason is not None and reason.count(f"date is out of scope: {why}") == 2
+    assert reason.startswith("The earlier date") and " The later date" in reason
 
 
 def test_two_courses_lie_beside_a_failed_alignment(model: Model) -> None:

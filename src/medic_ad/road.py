@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from medic_ad import __version__
-from medic_ad.change import Compared, compare_studies
+from medic_ad.change import Compared, compare_studies, out_of_scope
 from medic_ad.course import MOST_DATES, Step, StudyCourse, Visit, follow_studies, measure_date
 from medic_ad.errors import StudyError
 from medic_ad.finding import decide, find
@@ -210,13 +210,12 @@ def follow(
     last: Compared | None = None
     steps, frames = [], []
     for (before, after), seen in zip(pairwise(dates), pairwise(scans), strict=True):
-        names = zip(("prior", "current study"), seen, strict=True)
-        outside = (f"The {n} is out of scope: {s.reason}." for n, s in names if s.entry is None)
+        outside = out_of_scope(s.reason for s in seen)
         shown = None
         if after is dates[-1]:
             shown = seen[0].heatmap, calibrated(model, seen[0].entry)("heatmap_threshold")
         known = [s.key for s in seen if s.key is not None]
-        last = compare_studies(before, after, model, next(outside, None), shown, track, known)
+        last = compare_studies(before, after, model, outside, shown, track, known)
         change = last.change
         steps.append(
             Step(
