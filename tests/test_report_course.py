@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from course_cases import DAYS
+from matplotlib.figure import Figure
 from PIL import Image as PILImage
-from report_cases import QUALITY, make_change, make_image, make_report, pair_report
+from report_cases import QUALITY, make_change, make_image, make_report, normal_report, pair_report
 from rich.console import Console
 from scipy import ndimage
 
@@ -276,6 +277,45 @@ def test_each_date_shows_the_band_of_its_own_kind_of_scan() -> None:
 def test_no_bar_where_no_screen_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track_slices(range(0, 40, 16))) == [0, 16, 32]
     assert capsys.readouterr().err == ""
+
+
+def test_without_lesions_there_are_no_columns_of_growth_and_the_axis_is_one_unit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, nothing = make_image(spacing_mm=(1.0, 1.0)), np.full((96, 120), 0.02, np.float32)
+    course = follow_studies(
+        [Visit(None, 0.1, "normal", (0.4, 0.6))] * 2,
+        [measure_date(nothing, 0.42, image)] * 2,
+        [Step("stable", None, None, False)],
+        [None],
+        False,
+    )
+    made = normal_report(
+        study=Study(image, priors=(Study(image),)),
+        change=make_change(scores={"worse": 0.2, "stable": 0.7, "better": 0.1}, label="stable"),
+        course=course,
+    )
+    show_course(made, Console(width=200, highlight=False))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert rows[:2] == [["No", "lesion", "to", "follow:"], ["date", "1", "date", "2"]]
+    assert rows[3:] == [
+        ["load", "0", "0", "stable"],
+        ["comparison", "stable"],
+        ["score"] + ["0.10"] * 2,
+    ]
+    page = made.to_html().split("Course of the lesions")[1]
+    assert "No lesion to follow." in page and "a year" not in page and "Slice" not in page
+    heights = []
+    save = Figure.savefig
+
+    def kept(figure: Figure, *args: Any, **options: Any) -> None:
+        heights.append(figure.axes[0].get_ylim())
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", kept)
+    timeline_png(made)
+    timeline_png(report())
+    assert heights == [(0, 1), (0, pytest.approx(1.3 * 0.56))]
 
 
 def test_few_of_many_lesions_are_shown() -> None:

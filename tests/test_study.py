@@ -98,6 +98,12 @@ def test_dates_of_priors_that_cannot_be(tmp_path: Path) -> None:
         read_study(now, prior_dates="2023-01-01")
 
 
+def test_too_many_priors_are_refused_before_any_file_is_read(tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        read_study(tmp_path / "gone.png", [tmp_path / "gone.png"] * 20)
+    assert said(caught) == ("at most 19 priors", "20", "leave some out")
+
+
 def test_one_unknown_date_is_enough_to_be_unverified(tmp_path: Path) -> None:
     study = read_study(scan(tmp_path, "20240105"), prior=scan(tmp_path, None))
     assert not study.identity_verified and study.patient_id == "P1"

@@ -101,7 +101,10 @@ def show_course(report: Report, console: Console) -> None:
     if course is None:
         return
     shown = course.rows[:MAX_ROWS]
-    names = Column("lesion", [*(str(row["id"]) for row in shown), "load", "comparison", "score"])
+    names = Column(
+        "lesion" if shown else "",
+        [*(str(row["id"]) for row in shown), "load", "comparison", "score"],
+    )
     columns = []
     for i, date in enumerate(course.dates):
         sizes = [*(row["sizes"][i] for row in shown), course.loads[i]]
@@ -114,12 +117,15 @@ def show_course(report: Report, console: Console) -> None:
             for size, kind in zip(sizes, kinds, strict=True)
         ]
         columns.append(Column(date, [*cells, label, course.scores[i]]))
-    for head, key in _GROWTH.items():
-        columns.append(Column(head, [*(row[key] for row in shown), "", "", ""]))
-    console.print(
-        f"\nSizes in {course.unit}, with what became of them since the date before; change "
-        "and growth from the first size to the last:"
-    )
+    said = "No lesion to follow:"
+    if shown:
+        said = (
+            f"Sizes in {course.unit}, with what became of them since the date before; change "
+            "and growth from the first size to the last:"
+        )
+        for head, key in _GROWTH.items():
+            columns.append(Column(head, [*(row[key] for row in shown), "", "", ""]))
+    console.print(f"\n{said}")
     for table in _abreast(console, names, columns, len(shown)):
         console.print(table)
     if more := len(course.rows) - len(shown) + course.more:

@@ -28,8 +28,8 @@ from medic_ad.lesions import (
     measure_lesions,
 )
 from medic_ad.links import Frames
+from medic_ad.study import MOST_DATES
 
-MOST_DATES = 20
 DAYS_A_YEAR = 365.25
 
 

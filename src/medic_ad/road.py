@@ -14,8 +14,7 @@ import transformers
 
 from medic_ad import __version__
 from medic_ad.change import Compared, compare_studies, out_of_scope
-from medic_ad.course import MOST_DATES, Step, StudyCourse, Visit, follow_studies, measure_date
-from medic_ad.errors import StudyError
+from medic_ad.course import Step, StudyCourse, Visit, follow_studies, measure_date
 from medic_ad.finding import decide, find
 from medic_ad.image import Image, same_body_part, same_modality
 from medic_ad.load import Model
@@ -131,14 +130,9 @@ def read(study: Study, model: Model, question: str | None = None, track: Track =
 
     Raises:
         ModelError: the model was never calibrated.
-        StudyError: more priors than a course takes.
     """
     if question is not None:
         model.processor.check_question(question)
-    if len(study.priors) >= MOST_DATES:
-        raise StudyError(
-            f"expected at most {MOST_DATES - 1} priors, came {len(study.priors)}; leave some out."
-        )
     dates = [*(study.priors if study.measurable else study.priors[-1:]), study]
     scans = [scan(date.image, model, track) for date in dates]
     result = scans[-1]

@@ -17,6 +17,7 @@ from medic_ad.readers import read_image
 PathLike = str | os.PathLike[str]
 Day = str | datetime.date | None  # ISO text or a date
 NOT_VERIFIED = "identity and dates not verified"
+MOST_DATES = 20  # of one study and its priors
 MAX_STRETCH = 1.05  # of one aspect ratio against the other; resizing rounds a side by a pixel
 CLOCK_SLACK = datetime.timedelta(days=1)  # a scanner's day may be ahead of this machine's
 
@@ -35,8 +36,9 @@ class Study:
         notes: sentences on what could not be verified.
 
     Raises:
-        StudyError: if a prior is of another patient (id, sex or birth date), modality, body part,
-            side or number of dimensions, or dated after this study.
+        StudyError: if there are more than 19 priors, or one is of another patient (id, sex or
+            birth date), modality, body part, side or number of dimensions, or dated after this
+            study.
     """
 
     image: Image
@@ -47,6 +49,7 @@ class Study:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_number(self.priors)
         for prior in self.priors:
             _check_prior(self, prior)
         known = [study for study in self.priors if study.date is not None]
@@ -97,6 +100,7 @@ def read_study(
         StudyError: if what is given contradicts a file, or the files each other.
     """
     paths, days = _several(prior), _several(prior_dates)
+    _check_number(paths)
     if days and len(days) != len(paths):
         raise StudyError(
             f"expected one date for each prior, in the same order, came {len(days)} for "
@@ -199,6 +203,13 @@ def _stretched(a: Image, b: Image) -> bool:
         return False
     first, second = (image.grid[-2] / image.grid[-1] for image in (a, b))
     return max(first, second) > MAX_STRETCH * min(first, second)
+
+
+def _check_number(priors: Sequence[Any]) -> None:
+    if len(priors) >= MOST_DATES:
+        raise StudyError(
+            f"expected at most {MOST_DATES - 1} priors, came {len(priors)}; leave some out."
+        )
 
 
 def _check_prior(current: Study, prior: Study) -> None:

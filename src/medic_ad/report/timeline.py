@@ -169,7 +169,8 @@ def timeline_png(report: Report) -> bytes | None:
         )  # fmt: skip
     top.plot(x, course.loads, color=_LOAD, linewidth=2, marker="o", markersize=5)
     top.set_ylabel(f"load, {_UNITS[course.unit]}", color=_TEXT, fontsize=9)
-    top.set_ylim(bottom=0, top=1.3 * max([s for s in course.loads if not math.isnan(s)] + [1e-3]))
+    highest = max((s for s in course.loads if not math.isnan(s)), default=0.0)
+    top.set_ylim(bottom=0, top=1.3 * highest or 1.0)  # nothing to scale by: one unit
     below.plot(x, [v.score for v in course.visits], color=_TEXT, linewidth=2, marker="o")
     below.set_ylabel("score", color=_TEXT, fontsize=9)
     below.set_ylim(-0.05, 1.05)
