@@ -197,8 +197,8 @@ def test_several_priors_and_given_facts_reach_the_report(tmp_path: Path) -> None
         for name in ("current", "prior", "healthy")
     ]
     said = "--modality", "MR", "--body-part", "brain", "--date", "2024-05-31"
-    said += "--prior-date", "2023-05-31", "--prior-date", "2022-05-31"
-    done = read(files[0], "--prior", files[2], "--prior", files[1], *said, "--json")
+    days = "--prior-date", "2023-05-31", "--prior-date", "2022-05-31"
+    done = read(files[0], "--prior", files[2], "--prior", files[1], *said, *days, "--json")
     assert done.exit_code == 0, done.stderr
     content = json.loads(done.stdout)
     study = content["study"]

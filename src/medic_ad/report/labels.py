@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from medic_ad.finding import Finding
+from medic_ad.course import Step
+from medic_ad.finding import Change, Finding
 from medic_ad.report.document import identity, plain
 from medic_ad.words import BLANK
 
@@ -162,7 +163,8 @@ def alignment_words(report: Report) -> list[str]:
     """How well each two dates lie on each other, a line a pair; none where no one was aligned."""
     if report.change is None:
         return []
-    steps = [report.change] if report.course is None else report.course.steps
+    course = report.course
+    steps: Sequence[Change | Step] = [report.change] if course is None else course.steps
     dates = _dates(report)[-len(steps) - 1 :]
     return [
         f"{before} to {after} {_quality(step.alignment)}"
