@@ -15,7 +15,7 @@ from medic_ad.data.sample import Sample
 from medic_ad.evaluate.card import compare, detect, localise
 from medic_ad.evaluate.figures.bootstrap import Figure
 from medic_ad.evaluate.material.made_pairs import NEW, bin_words, draw, plan
-from medic_ad.evaluate.material.seen import seen_patients
+from medic_ad.evaluate.material.seen import seen_patients, steps_made
 from medic_ad.evaluate.material.sets import cheng_twins, held_out_pairs
 from medic_ad.evaluate.material.twins import Twins, edited
 from medic_ad.evaluate.predictions.store import Context, Part
@@ -218,3 +218,11 @@ def test_what_weights_know_of_a_patient_is_read_from_their_records(
     (tmp_path / "config.json").write_text("{}")
     seen = seen_patients(str(tmp_path), samples)
     assert seen == dict(zip(("patient07", "patient26"), words, strict=True))
+
+
+def test_steps_are_told_of_the_stages_that_have_a_record(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert steps_made(str(tmp_path)) == "not recorded"
+    for name, own in (("detect", {"stage": "detect", "steps": 900}), ("calibrate", {})):
+        (tmp_path / f"{name}.run.json").write_text(json.dumps(own))
+    assert steps_made(str(tmp_path)) == "detect 900"

@@ -10,7 +10,7 @@ import pytest
 from report_cases import AXIAL, make_change, make_image
 
 from medic_ad.errors import MedicADError
-from medic_ad.finding import Change, Finding, change_label, decide, find
+from medic_ad.finding import Change, Finding, change_label, decide, find, grows_and_shrinks
 from medic_ad.words import cell_words
 
 
@@ -238,3 +238,20 @@ def test_every_cell_is_found_where_its_words_say() -> None:
             assert finding.location == f"{cell_words(row, col)} of the image"
             seen.add(finding.location)
     assert len(seen) == 9
+
+
+@pytest.mark.parametrize(
+    ("shrunk", "both"),
+    [(np.s_[20:23, 20:23], True), (np.s_[20:22, 20:23], False), (np.s_[0:0, 0:0], False)],
+)
+def test_a_few_pixels_of_the_other_sign_are_not_mixed(shrunk: Any, both: bool) -> None:
+    change_map = planted((40, 40), (np.s_[4:14, 4:14], 0.9), (shrunk, -0.9))
+    change_map[30:] = np.nan  # was not looked at
+    assert grows_and_shrinks(change_map) is both
+    assert grows_and_shrinks(-change_map) is both
+    deep = np.stack([change_map] * 3)
+    assert grows_and_shrinks(deep) is both
+    deep[1:] = np.where(deep[1:] < 0, 0, deep[1:])
+    assert grows_and_shrinks(deep) is both  # the largest slice counts, as of findings
+    faint = planted((40, 40), (np.s_[4:14, 4:14], 0.9), (np.s_[20:30, 20:30], -0.4))
+    assert not grows_and_shrinks(faint)

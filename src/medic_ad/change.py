@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from medic_ad.align import Alignment, align
-from medic_ad.finding import CHANGED, Change, change_label
+from medic_ad.finding import Change, change_label, grows_and_shrinks
 from medic_ad.links import Frames
 from medic_ad.load import Model
 from medic_ad.look import BATCH, Look, compare, look, parted
@@ -82,7 +82,6 @@ def compare_studies(
     if outside is not None:
         return not_comparable(outside, record)
     scores = change_scores(seen.outputs, model.network.calibration.temperature())
-    mask = np.abs(halfway_map) > CHANGED
     change = Change(
         label=change_label(scores),
         scores=scores,
@@ -91,7 +90,7 @@ def compare_studies(
         prior_on_current=alignment.prior_on_current(),
         prior_heatmap=None if heatmap is None else alignment.prior_to_current(heatmap[0]),
         prior_threshold=None if heatmap is None else heatmap[1],
-        mixed=bool((halfway_map[mask] > 0).any() and (halfway_map[mask] < 0).any()),
+        mixed=grows_and_shrinks(halfway_map),
         **dates,
     )
     frames = alignment.prior_frame, alignment.current_frame

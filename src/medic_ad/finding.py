@@ -226,6 +226,14 @@ def lesion_mask(
     return mask
 
 
+def grows_and_shrinks(change_map: np.ndarray) -> bool:
+    """Whether a signed change map, beyond `CHANGED`, has regions of either sign.
+
+    They are regions as `find` gives them: a few voxels are noise of this map, too.
+    """
+    return all(lesion_mask(signed, CHANGED).any() for signed in (change_map, -change_map))
+
+
 def label_findings(
     heatmap: np.ndarray, threshold: float, findings: Sequence[Finding]
 ) -> np.ndarray:

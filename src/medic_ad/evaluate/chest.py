@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from medic_ad.data.sets import cxr_series
 from medic_ad.data.sets.common import rows_of
 from medic_ad.evaluate.figures.bootstrap import Figure, Resampling, Statistic
-from medic_ad.evaluate.material.seen import seen_patients
+from medic_ad.evaluate.material.seen import seen_patients, steps_made
 from medic_ad.evaluate.output.markdown import table
 from medic_ad.evaluate.output.record import write_figures
 from medic_ad.evaluate.predictions.bars import bar
@@ -198,6 +198,7 @@ def main(arguments: ChestArguments) -> Path:
         + "; ".join(f"{n} {words}" for words, n in Counter(known.values()).items())
         + "."
     )
+    notes.append(f"Steps that these weights were trained for: {steps_made(arguments.model)}.")
     return write_figures(arguments, model, "chest", found, [*table(found), "", *notes], seen=known)
 
 

@@ -169,7 +169,7 @@ def layout(name: str, cells: Sequence[Cell], columns: Sequence[str]) -> list[str
         if len(values) == len(columns):
             mean = scale.format((100 if percent else 1) * float(np.mean(values)))
         own = [cell_text(by_set.get(c), percent) for c in columns]
-        rows.append([*key, *own, mean, "-"])
+        rows.append([*key, *own, mean, mean if set(columns) == set(published.FIVE) else "-"])
     title = "F1 in percent, at a threshold from validation" if percent else "AUROC"
     lines = [f"### {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
@@ -205,16 +205,21 @@ def write(out: Path, notes: list[str], cells: list[Cell], columns: list[str], re
 def main(arguments: PaperArguments) -> Path:
     """Measure every set across, gather its folds, and lay the tables out."""
     tables = [t for t in arguments.data.split(",") if t]
+    columns = [published.SETS.get(Path(t).stem, Path(t).stem) for t in tables]
+    if len(set(columns)) < len(columns):
+        raise DataError(
+            f"expected one table of each set in --data, got {', '.join(columns)}; leave one out"
+        )
     training = seen_in_training(arguments.training)
     sources = sorted({s.source for s in training})
+    pictures = sorted({s.source for s in training if s.slice is None})  # volumes are not compared
     cells: list[Cell] = []
     notes: list[str] = []
-    columns, run = [], None
+    run = None
     for data in tables:
         name = Path(data).stem
         samples, more = everything(data)
         notes += [f"{name}: {note}" for note in more]
-        columns.append(published.SETS.get(name, name))
         if arguments.folds:
             cells += inside(name, Path(arguments.folds))
         shared = shared_sources(samples[0].source, sources)
@@ -229,7 +234,7 @@ def main(arguments: PaperArguments) -> Path:
         inside_scope = float(run.own.in_scope.mean())
         notes.append(
             f"{name}: {len(samples)} images, {(~first).sum()} of them copies of another; "
-            f"{twin.sum()} near twins of the training images ({', '.join(sources)}) left out of "
+            f"{twin.sum()} near twins of the training images ({', '.join(pictures)}) left out of "
             f"the cross-data-set figures; {inside_scope:.0%} in scope, scores are taken without "
             "the gate."
         )
@@ -238,7 +243,10 @@ def main(arguments: PaperArguments) -> Path:
             f"expected a set that shares nothing with {arguments.training}, got {arguments.data}; "
             "name another table"
         )
-    if "covid_ct" in {Path(t).stem for t in tables}:
-        notes.append("COVID-19: ours is COVID-CT; that the paper's is the same is not verified.")
+    notes += [
+        f"COVID-19: ours is {Path(t).stem}; that the paper's is the same is not verified."
+        for t, column in zip(tables, columns, strict=True)
+        if column == "COVID-19"
+    ]
     record = provenance(run.context.model, arguments) | {"model": run.own.of}
     return write(Path(arguments.out) / "paper", notes, cells, columns, record)

@@ -34,3 +34,10 @@ def seen_patients(model: str, samples: Sequence[Sample]) -> dict[str, str]:
         used = FITTED if patient in fitted else UNSEEN if records else NO_RECORD
         out[patient] = TRAINED if patient in trained else used
     return out
+
+
+def steps_made(model: str) -> str:
+    """Stage and steps of each training that weights have a record of."""
+    records = sorted(checkpoint_folder(model).glob("*.run.json"))
+    found = (json.loads(path.read_text()) for path in records)
+    return ", ".join(f"{r['stage']} {r['steps']}" for r in found if "steps" in r) or "not recorded"

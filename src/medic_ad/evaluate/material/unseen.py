@@ -83,7 +83,8 @@ def without_seen(data: Path, name: str, training: str, out: Path) -> Path:
     kept = iter(~seen)
     words = (
         f"{seen.sum()} of {len(seen)} rows were left out: their images, patients or near twins are "
-        f"in train or val of {Path(training).stem} ({', '.join(sorted(sources))})."
+        f"in train or val of {Path(training).stem} ({', '.join(sorted(sources))}). Near twins were "
+        "looked for among pictures, not among slices of volumes."
     )
     info = dataclasses.replace(read_info(data), seen=words)
     return write_samples([s for s in rows if s.split != name or next(kept)], out / data.name, info)
