@@ -14,6 +14,14 @@ from medic_ad.study import Study
 
 THRESHOLD = 0.42
 # Patient coordinates of axial slices as displayed: +w left, +h posterior, +d towards the head.
+QUALITY = {
+    "overlap": 0.97,
+    "displacement_mm": 12.22,
+    "similarity_before": 0.39,
+    "similarity": 0.93,
+    "ncc_before": 0.95,
+    "ncc_after": 0.996,
+}
 AXIAL = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 
 
@@ -77,7 +85,7 @@ def make_change(shape: tuple[int, ...] = (96, 120), **changes: Any) -> Change:
         "map": blob(shape, 0.8),
         "prior_on_current": make_image(shape).pixels,
         "prior_date": datetime.date(2020, 1, 2),
-        "alignment": {"quality": {"overlap": 0.97}, "transform": np.eye(3)},
+        "alignment": {**QUALITY, "transform": np.eye(3)},
     }
     return Change(**(fields | changes))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import signal
 import time
 from pathlib import Path
@@ -57,12 +59,20 @@ def test_each_study_has_the_result_of_read_and_failures_say_why(tmp_path: Path) 
     assert compared >= 3
 
 
-def test_priors_are_compared(tmp_path: Path) -> None:
+def test_priors_are_compared_by_the_dates_given(tmp_path: Path) -> None:
     now, before = pictures(tmp_path / "in", 2)
-    rows = [{"study": "P", "path": str(now), "priors": [str(before)]}]
+    day, old = datetime.date(2024, 5, 31), datetime.date(2023, 4, 20)
+    common = {"path": str(now), "priors": [str(before)], "date": str(day)}
+    given: list[list[str]] = [[], [str(old)], [str(old)] * 2, [str(day)[:3] + "5-01-01"]]
+    rows = [{"study": f"P{i}", **common, "prior_dates": dates} for i, dates in enumerate(given)]
     run_batch(arguments(manifest(tmp_path / "m.parquet", rows), tmp_path / "out"))
-    [row] = results(tmp_path / "out")
-    assert row["status"] == "read" and row["change"] is not None
+    undated, dated, twice, later = results(tmp_path / "out")
+    for row, date in ((undated, None), (dated, str(old))):
+        assert row["status"] == "read" and row["change"] is not None
+        [prior] = json.loads(row["report"])["study"]["priors"]
+        assert prior["date"] == date
+    assert "one date for each prior, in the same order, came 2 for 1" in twice["reason"]
+    assert "expected a prior dated on or before the current study" in later["reason"]
 
 
 def test_a_defect_in_one_study_stops_no_other(tmp_path: Path, monkeypatch) -> None:
@@ -155,8 +165,9 @@ def rows_of(*names: str) -> list[dict[str, Any]]:
         ([{**rows_of("a")[0], "prior": "b"}], "came 'prior' too; rename or drop it"),
         ([{"study": "a", "path": ""}], "expected a path in each row"),
         ([{**rows_of("a")[0], "date": "May 2024"}], "dates such as 2024-05-31 .*, came 'May 2024'"),
+        ([{**rows_of("a")[0], "prior_dates": "May"}], "dates such as 2024-05-31 .*, came 'May'"),
     ],
-    ids=["twice", "no path", "unknown column", "empty path", "no date"],
+    ids=["twice", "no path", "unknown column", "empty path", "no date", "no prior date"],
 )
 def test_a_manifest_that_does_not_fit_is_refused(tmp_path: Path, rows, sentence: str) -> None:
     with pytest.raises(MedicADError, match=sentence):

@@ -197,13 +197,16 @@ def test_several_priors_and_given_facts_reach_the_report(tmp_path: Path) -> None
         for name in ("current", "prior", "healthy")
     ]
     said = "--modality", "MR", "--body-part", "brain", "--date", "2024-05-31"
-    done = read(files[0], "--prior", files[2], "--prior", files[1], *said, "--json")
+    days = "--prior-date", "2023-05-31", "--prior-date", "2022-05-31"
+    done = read(files[0], "--prior", files[2], "--prior", files[1], *said, *days, "--json")
     assert done.exit_code == 0, done.stderr
     content = json.loads(done.stdout)
     study = content["study"]
     assert (study["modality"], study["body_part"], study["date"]) == ("MR", "BRAIN", "2024-05-31")
-    assert len(study["priors"]) == 2
-    assert [e["path"] for e in content["provenance"]["inputs"]][0] == "current.nii.gz"
+    assert [p["date"] for p in study["priors"]] == ["2022-05-31", "2023-05-31"]
+    names = [e["path"] for e in content["provenance"]["inputs"]]
+    assert names == [f"{name}.nii.gz" for name in ("current", "prior", "healthy")]
+    assert [d["date"] for d in content["course"]["dates"]][-1] == "2024-05-31"
 
 
 def test_interruption_is_130(monkeypatch: pytest.MonkeyPatch, scan: Path) -> None:

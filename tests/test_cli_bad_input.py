@@ -157,6 +157,8 @@ def test_facts_that_cannot_be_are_one_sentence(scan: Path, tmp_path: Path) -> No
     refused(read(nifti), "give --modality")
     refused(read(scan, "--modality", "MRI"), "give MR")
     refused(read(scan, "--date", "31.05.2024"), "year-month-day")
+    refused(read(scan, "--prior", scan, "--prior-date", "31.05.2024"), "year-month-day")
+    refused(read(scan, "--prior-date", "2024-05-31"), "one date for each prior", "1 for 0")
     volume = write_nifti(tmp_path / "v.nii.gz", np.stack([planted().current] * 3))
     refused(read(volume, "--prior", nifti, "--modality", "MR"), "3-D")
     refused(read(scan, "--prior", tmp_path / "gone.png"), "does not exist")

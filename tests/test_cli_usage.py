@@ -10,7 +10,10 @@ from cli_cases import invoke, refused, run
 USAGE: dict[str, tuple[str, ...]] = {
     "read": ("expected the argument current of", "got none", "read --help"),
     "read x --nonsense": ("got '--nonsense'; see", "read --help"),
-    "read x --pror y": ("expected an option of", "got '--pror'; did you mean --prior?"),
+    "read x --pror y": (
+        "expected an option of",
+        "got '--pror'; did you mean --prior or --prior-date?",
+    ),
     "read x y": ("expected no further argument, got 'y'",),
     "read x --out": ("expected a value after --out, got none",),
     "read x --json=1": ("expected no value after --json, got one",),
@@ -36,7 +39,9 @@ def test_wrong_usage_is_one_sentence(words: str) -> None:
 
 
 def test_the_real_command_says_the_same() -> None:
-    said = "expected an option of `medic-ad read`, got '--pror'; did you mean --prior?"
+    said = (
+        "expected an option of `medic-ad read`, got '--pror'; did you mean --prior or --prior-date?"
+    )
     refused(run("read", "x", "--pror", "y"), said)
 
 

@@ -79,7 +79,7 @@ MAY_IMPORT = {  # narrower than the order: what each of these may know of the pa
     "finding": {"errors", "image", "words"},
     "links": set(),
     "lesions": {"errors", "finding", "links"},
-    "course": {"errors", "finding", "image", "lesions", "links"},
+    "course": {"errors", "finding", "image", "lesions", "links", "study"},
     "report": {"course", "errors", "finding", "image", "lesions", "study", "words"},
     "dicom": {"errors", "finding", "image", "readers", "report"},
     "fhir": {"dicom", "finding", "report"},

@@ -330,7 +330,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(MedicADError, match="2 to 20"):
         follow_lesions([good])
     with pytest.raises(MedicADError, match="oldest date first"):
-        follow_lesions([good, good], when=[datetime.date(2020, 1, 1)] * 2)
+        follow_lesions([good, good], when=[datetime.date(year, 1, 1) for year in (2021, 2020)])
     with pytest.raises(MedicADError, match="one of"):
         LesionChange("worse", (1,), (1,), (1.0, 1.0), 0)
     with pytest.raises(MedicADError, match="volume"):

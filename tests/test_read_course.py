@@ -103,7 +103,14 @@ def test_planted_lesions_are_followed_over_three_dates(model: Model, volume: boo
     gone, come = rows[ids[GOES]], rows[ids[COMES]]
     assert gone.percent == pytest.approx(-100) and gone.sizes[1:] == (None, None)
     assert come.change == come.sizes[1] and math.isnan(come.percent)
+    assert math.isnan(come.percents[0]) and come.percents[1] == 0
+    middle = grown.sizes[1] or 0.0
+    steps = 100 * (middle / first - 1), 100 * (last / middle - 1)
+    assert grown.percents == pytest.approx(steps)
+    assert all(math.isnan(percent) for percent in gone.percents)
     assert all(step.load_mixed for step in course.steps)
+    assert all(step.alignment["similarity"] > 0.5 for step in course.steps)
+    assert report.change is not None and report.change.alignment is course.steps[1].alignment
 
 
 def test_the_longest_side_of_a_slice_lies_in_the_slice(model: Model) -> None:
@@ -277,13 +284,34 @@ def test_a_date_out_of_scope_cuts_the_course(model: Model) -> None:
     report = read(dataclasses.replace(made, priors=priors), model)
     course = course_of(report)
     assert [s.label for s in course.steps] == ["not_comparable"] * 2
-    assert all("out of scope: the image is blank" in str(s.reason) for s in course.steps)
+    said = "The {} date is out of scope: the image is blank."
+    assert [s.reason for s in course.steps] == [said.format("later"), said.format("earlier")]
     assert report.change is not None and report.change.reason == course.steps[1].reason
     assert math.isnan(course.visits[1].score) and math.isnan(course.loads[1])
     assert course.lesions.changes == ((), ())
     assert len({i.number for d in course.lesions.lesions for i in d}) == 4 + 0 + 3  # no id returns
     content = json.loads(report.to_json())["course"]
     assert content["dates"][1]["load"] is None and content["dates"][1]["lesions"] is None
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["blank dates", "gate of the pair"])
+def test_two_dates_out_of_scope_are_both_named(
+    model: Model, gated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = study([FIRST, SECOND])
+    if gated:
+        monkeypatch.setattr(Calibration, "entry", lambda *_: (0, 9.0, 4.0))
+        reason, why = compare_studies(made.priors[0], made, model).change.reason, "distance 9.0"
+    else:
+        grey = [
+            dataclasses.replace(s.image, pixels=np.full((SIDE, SIDE), 7.0, np.float32))
+            for s in (made, *made.priors)
+        ]
+        old = dataclasses.replace(made.priors[0], image=grey[1])
+        report = read(dataclasses.replace(made, image=grey[0], priors=(old,)), model)
+        reason, why = course_of(report).steps[0].reason, "the image is blank"
+    assert reason is not None and reason.count(f"date is out of scope: {why}") == 2
+    assert reason.startswith("The earlier date") and " The later date" in reason
 
 
 def test_two_courses_lie_beside_a_failed_alignment(model: Model) -> None:
@@ -328,6 +356,16 @@ def test_growth_per_year_needs_dates(model: Model) -> None:
     assert any(r.change > 0 for r in rows)
 
 
+def test_two_dates_of_one_day_take_growth_per_year_from_no_other_pair(model: Model) -> None:
+    made = study([FIRST, SECOND, THIRD])
+    first, second = (dataclasses.replace(prior, patient_id=None) for prior in made.priors)
+    made = dataclasses.replace(made, patient_id=None, date=second.date, priors=(first, second))
+    course = course_of(read(made, model))
+    apart, one_day = course.lesions.changes
+    assert any(c.ml_per_year > 0 for c in apart)
+    assert one_day and all(math.isnan(c.ml_per_year) for c in one_day)
+
+
 def test_the_course_must_fit_its_report(model: Model) -> None:
     report = read(study([FIRST, SECOND]), model)
     course = course_of(report)
@@ -338,10 +376,11 @@ def test_the_course_must_fit_its_report(model: Model) -> None:
         dataclasses.replace(course, visits=course.visits[:1])
 
 
-def test_more_dates_than_a_course_takes_are_refused(model: Model) -> None:
+def test_more_dates_than_a_course_takes_are_refused() -> None:
     days = [datetime.date(2000 + i, 1, 1) for i in range(21)]
-    with pytest.raises(StudyError, match="at most 19 priors"):
-        read(study([[]] * 21, days=days), model)
+    assert len(study([[]] * 20, days=days).priors) == 19
+    with pytest.raises(StudyError, match="at most 19 priors, came 20"):
+        study([[]] * 21, days=days)
 
 
 def test_progress_is_tracked_once_a_batch_of_every_volume(model: Model) -> None:

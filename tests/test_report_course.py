@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import io
 import json
 import math
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from course_cases import DAYS
+from matplotlib.figure import Figure
 from PIL import Image as PILImage
-from report_cases import make_change, make_image, make_report
+from report_cases import QUALITY, make_change, make_image, make_report, normal_report, pair_report
 from rich.console import Console
 from scipy import ndimage
 
-from medic_ad.cli_show import show_course, track_slices
+from medic_ad.cli_show import show_course, show_report, track_slices
 from medic_ad.course import Step, Visit, follow_studies, measure_date
 from medic_ad.errors import MedicADError
 from medic_ad.finding import Change, find
@@ -32,6 +34,8 @@ from medic_ad.study import Study
 
 SHAPE = (60, 48, 60)
 SPACING = (2.0, 1.0, 1.0)
+Days = tuple[datetime.date | None, ...]
+CLOSE = {**QUALITY, "overlap": 1.0, "similarity_before": 0.93, "displacement_mm": 0.0}
 SCORES = {"worse": 0.7, "stable": 0.2, "better": 0.1}
 
 
@@ -45,14 +49,14 @@ def heat(boxes: int, side: int) -> np.ndarray:
 
 
 @cache
-def report(cut: bool = False) -> Report:
+def report(cut: bool = False, days: Days = DAYS) -> Report:
     """Three dates: two cubes, then the second grows, then a third appears."""
     image = make_image(SHAPE, spacing_mm=SPACING)
     maps = [heat(2, 4), heat(2, 6), heat(3, 4)]
     decisions = ["abnormal"] * 3
     bands = [(0.05, 0.25), None, (0.4, 0.6)]
-    visits = [Visit(d, 0.93, w, b) for d, w, b in zip(DAYS, decisions, bands, strict=True)]
-    steps = [Step("worse", SCORES, None, False)] * 2
+    visits = [Visit(d, 0.93, w, b) for d, w, b in zip(days, decisions, bands, strict=True)]
+    steps = [Step("worse", SCORES, None, False, alignment=a) for a in (CLOSE, QUALITY)]
     change = make_change(SHAPE, prior_heatmap=maps[1], prior_threshold=0.37)
     if cut:
         steps[1] = Step("not_comparable", None, "The images differ.", False)
@@ -65,7 +69,7 @@ def report(cut: bool = False) -> Report:
         volumes=True,
     )
     return make_report(
-        study=Study(image, date=DAYS[2], priors=tuple(Study(image, date=day) for day in DAYS[:2])),
+        study=Study(image, date=days[2], priors=tuple(Study(image, date=day) for day in days[:2])),
         heatmap=maps[2],
         findings=find(maps[2], 0.42, image),
         change=change,
@@ -95,6 +99,7 @@ def test_the_json_holds_the_course() -> None:
     [new] = [c for c in course["pairs"][1]["changes"] if c["kind"] == "new"]
     assert new["after"] == [3] and new["sizes"] == [0, pytest.approx(cube)]
     assert [p["load_label"] for p in course["pairs"]] == ["worse", "better"]
+    assert [p["alignment"]["similarity_before"] for p in course["pairs"]] == [0.93, 0.39]
     wrongs: list[dict[str, Any]] = [{"unit": "px"}, {"dates": []}, {"surprise": 1}]
     for broken in wrongs:
         with pytest.raises(MedicADError, match="does not follow"):
@@ -117,6 +122,19 @@ def test_the_page_has_table_timeline_and_linked_slices() -> None:
     assert [w for w in report().warnings if "the comparison leads" in w][0] in page
 
 
+def test_the_page_says_how_well_each_pair_is_aligned() -> None:
+    page = report().to_html()
+    card = page.split("Comparison with the prior")[1].split("</div>")[0]
+    lines = re.findall(r"<p[^>]*>(.*?)</p>", card)[-2:]
+    assert lines == [
+        "2021-01-01 to 2022-01-01 aligned by 0 mm on average: 100% of the smaller view in "
+        "both, local correlation 0.93 before and 0.93 after, of grey values 0.95 and 1.00.",
+        "2022-01-01 to 2024-01-01 aligned by 12.2 mm on average: 97% of the smaller view in "
+        "both, local correlation 0.39 before and 0.93 after, of grey values 0.95 and 1.00.",
+    ]
+    assert "ncc_before" not in page and "alignment, " not in page
+
+
 def test_a_warning_says_which_way_the_load_went_against_the_label() -> None:
     (said,) = (w for w in report().warnings if "the measured lesion load" in w)
     assert said.startswith(f"From {DAYS[1]} to {DAYS[2]} the comparison says worse, but the ")
@@ -135,6 +153,33 @@ def test_growth_over_three_dates_is_said_to_be_from_first_to_last() -> None:
     console = Console(width=200, record=True)
     show_course(report(), console)
     assert "since the date before; change and growth from the first" in console.export_text()
+
+
+def test_growth_without_every_date_is_said_to_be_missing_once() -> None:
+    console = Console(width=200, record=True)
+    undated = report(days=(DAYS[0], None, DAYS[2]))
+    show_course(undated, console)
+    for shown in (console.export_text(), undated.to_html()):
+        assert shown.count("No growth per year: not every date is known.") == 1
+    show_course(report(), console)
+    assert "No growth per year" not in console.export_text()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_of_three_dates_text_and_change_say_of_which_they_speak(
+    cut: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = "2022-01-01 to 2024-01-01"
+    page = report(cut).to_html()
+    assert f"generated by the model, of {'2024-01-01' if cut else pair}<" in page
+    assert f"Comparison with the prior <small>{pair}</small>" in page
+    show_report(report(cut))
+    screen = " ".join(capsys.readouterr().out.split())
+    assert f"of the image.” (of {'2024-01-01' if cut else pair})" in screen
+    assert f"Change, {pair}: " in screen
+    show_report(pair_report())
+    assert "Change: worse" in capsys.readouterr().out
+    assert "generated by the model<" in pair_report().to_html()
 
 
 def test_a_page_without_a_course_has_no_table() -> None:
@@ -189,7 +234,10 @@ def test_the_command_line_prints_the_lesions(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     rows = {words[0]: words[1:] for line in text.splitlines() if (words := line.split())}
     assert rows["lesion"] == [*map(str, DAYS), "change", "%", "a", "year", "%", "a", "year"]
-    assert rows["2"][:5] == ["0.128", "0.432", "enlarged", "0.128", "reduced"]
+    assert rows["1"][:5] == ["0.128", "0.128", "stable", "0", "%"]
+    assert rows["2"][:3] == ["0.128", "0.432", "enlarged"] and rows["2"][4] == "%"
+    assert float(rows["2"][3]) == pytest.approx(237.5, abs=0.6)
+    assert rows["2"][5:9] == ["0.128", "reduced", "−70.4", "%"]
     assert rows["3"][:4] == ["–", "–", "0.128", "new"]
     assert rows["load"] == ["0.256", "0.560", "worse", "0.384", "better"]
     assert rows["comparison"] == ["worse", "worse"] and rows["score"] == ["0.93"] * 3
@@ -230,6 +278,45 @@ def test_each_date_shows_the_band_of_its_own_kind_of_scan() -> None:
 def test_no_bar_where_no_screen_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track_slices(range(0, 40, 16))) == [0, 16, 32]
     assert capsys.readouterr().err == ""
+
+
+def test_without_lesions_there_are_no_columns_of_growth_and_the_axis_is_one_unit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, nothing = make_image(spacing_mm=(1.0, 1.0)), np.full((96, 120), 0.02, np.float32)
+    course = follow_studies(
+        [Visit(None, 0.1, "normal", (0.4, 0.6))] * 2,
+        [measure_date(nothing, 0.42, image)] * 2,
+        [Step("stable", None, None, False)],
+        [None],
+        False,
+    )
+    made = normal_report(
+        study=Study(image, priors=(Study(image),)),
+        change=make_change(scores={"worse": 0.2, "stable": 0.7, "better": 0.1}, label="stable"),
+        course=course,
+    )
+    show_course(made, Console(width=200, highlight=False))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert rows[:2] == [["No", "lesion", "to", "follow:"], ["date", "1", "date", "2"]]
+    assert rows[3:] == [
+        ["load", "0", "0", "stable"],
+        ["comparison", "stable"],
+        ["score"] + ["0.10"] * 2,
+    ]
+    page = made.to_html().split("Course of the lesions")[1]
+    assert "No lesion to follow." in page and "a year" not in page and "Slice" not in page
+    heights = []
+    save = Figure.savefig
+
+    def kept(figure: Figure, *args: Any, **options: Any) -> None:
+        heights.append(figure.axes[0].get_ylim())
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", kept)
+    timeline_png(made)
+    timeline_png(report())
+    assert heights == [(0, 1), (0, pytest.approx(1.3 * 0.56))]
 
 
 def test_few_of_many_lesions_are_shown() -> None:

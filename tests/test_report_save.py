@@ -42,7 +42,7 @@ def test_json_follows_the_schema_and_has_no_nan(make: Callable[[], Report]) -> N
 
     content = json.loads(make().to_json(), parse_constant=refuse)
     jsonschema.Draft202012Validator(SCHEMA).validate(content)
-    assert content["schema"] == "medic-ad/report/4"
+    assert content["schema"] == "medic-ad/report/5"
 
 
 def test_the_schema_is_a_schema_and_bites() -> None:

@@ -65,6 +65,45 @@ def test_unknown_identity_keeps_the_order_given_and_says_so(tmp_path: Path) -> N
     assert {p.image.body_part for p in (study, *study.priors)} == {"BRAIN"}
 
 
+def test_dates_given_for_the_priors_order_them(tmp_path: Path) -> None:
+    paths = [picture(tmp_path, f"{n}.png", n) for n in range(3)]
+    study = read_study(
+        paths[0], paths[1:], "MR", date="2024-03-01", prior_dates=["2023-05-01", "2022-05-01"]
+    )
+    assert [Path(p.image.source.path).name for p in study.priors] == ["2.png", "1.png"]
+    assert [str(p.date) for p in study.priors] == ["2022-05-01", "2023-05-01"]
+    assert study.notes == ("identity and dates not verified: the order of the dates holds",)
+    one = read_study(paths[0], paths[1], "MR", prior_dates=datetime.date(2020, 2, 2))
+    assert one.date is None and one.priors[0].date == datetime.date(2020, 2, 2)
+    some = read_study(paths[0], paths[1:], "MR", prior_dates=[None, "2022-05-01"])
+    assert [p.date for p in some.priors] == [None, datetime.date(2022, 5, 1)]
+
+
+def test_dates_of_priors_that_cannot_be(tmp_path: Path) -> None:
+    now, old = scan(tmp_path, "20240105"), scan(tmp_path, "20230101")
+    assert read_study(now, old, prior_dates="2023-01-01").identity_verified
+    wrongs: list[tuple[Path, Any, str, str]] = [
+        (old, ["2023-01-02"], "the study date 2023-01-02 as given", "leave --prior-date out or"),
+        (old, ["2023-01-01"] * 2, "one date for each prior", "give --prior-date once for each"),
+        (scan(tmp_path, None), ["2024-02-01"], "dated on or before the current", "exchange"),
+        (scan(tmp_path, None), ["2999-01-01"], "not in the future", "or leave --prior-date out"),
+        (scan(tmp_path, None), ["May"], "a date such as", "write year-month-day"),
+    ]
+    for prior, days, expected, remedy in wrongs:
+        with pytest.raises(StudyError) as caught:
+            read_study(now, prior, prior_dates=days)
+        parts = said(caught)
+        assert expected in parts[0] and remedy in parts[2]
+    with pytest.raises(StudyError, match="came 1 for 0"):
+        read_study(now, prior_dates="2023-01-01")
+
+
+def test_too_many_priors_are_refused_before_any_file_is_read(tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        read_study(tmp_path / "gone.png", [tmp_path / "gone.png"] * 20)
+    assert said(caught) == ("at most 19 priors", "20", "leave some out")
+
+
 def test_one_unknown_date_is_enough_to_be_unverified(tmp_path: Path) -> None:
     study = read_study(scan(tmp_path, "20240105"), prior=scan(tmp_path, None))
     assert not study.identity_verified and study.patient_id == "P1"

@@ -74,11 +74,13 @@ def compare_studies(
         return not_comparable(alignment.reason, record)
     seen = compare_slices(alignment, model, track, known)
     halfway_map, key = seen.map, seen.strongest
-    for when, gate in zip(("prior", "current study"), seen.gates, strict=True):
-        _, distance, limit = model.network.calibration.entry(gate)
-        if distance > limit:
-            reason = f"The {when} is out of scope: distance {distance:.1f}, limit {limit:.1f}."
-            return not_comparable(reason, record)
+    entries = [model.network.calibration.entry(gate) for gate in seen.gates]
+    outside = out_of_scope(
+        f"distance {distance:.1f}, limit {limit:.1f}" if distance > limit else None
+        for _, distance, limit in entries
+    )
+    if outside is not None:
+        return not_comparable(outside, record)
     scores = change_scores(seen.outputs, model.network.calibration.temperature())
     change = Change(
         label=change_label(scores),
@@ -93,6 +95,13 @@ def compare_studies(
     )
     frames = alignment.prior_frame, alignment.current_frame
     return Compared(change, frames, [*key[:2]], key[2])
+
+
+def out_of_scope(reasons: Iterable[str | None]) -> str | None:
+    """A sentence for each date of a pair, earlier first, that is out of scope; None for neither."""
+    named = zip(("earlier", "later"), reasons, strict=True)
+    said = [f"The {date} date is out of scope: {why}." for date, why in named if why is not None]
+    return " ".join(said) or None
 
 
 @dataclass(frozen=True, eq=False)

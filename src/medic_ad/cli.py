@@ -126,6 +126,12 @@ def read(
     date: Annotated[
         str | None, typer.Option(metavar="YYYY-MM-DD", help="Date of the current study.")
     ] = None,
+    prior_date: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="YYYY-MM-DD", help="Date of a prior; once for each --prior, in the same order."
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda ...; the GPU where there is one when not given.")
     ] = None,
@@ -162,7 +168,7 @@ def read(
     from medic_ad.study import read_study
 
     with hushed():
-        study = read_study(current, prior or None, modality, body_part, date)
+        study = read_study(current, prior, modality, body_part, date, prior_date)
     if dicom is not None or fhir is not None:
         from medic_ad.dicom.sources import sources_of
 

@@ -58,7 +58,8 @@ def show_report(report: Report) -> None:
     name = escape(Path(study.image.source.path).name)
     console.print(f"[dim]{name}: {', '.join(labels.study_words(report))}[/]")
     if report.text:
-        console.print(f"\n“{escape(report.text)}”")
+        of = labels.text_dates(report)
+        console.print(f"\n“{escape(report.text)}”{f' (of {of})' if of else ''}")
     if report.answer is not None:
         console.print(f"{escape(report.question or '')} “{escape(report.answer)}”")
     if report.findings:
@@ -72,11 +73,12 @@ def show_report(report: Report) -> None:
         console.print(table)
         if len(report.findings) > MAX_ROWS:
             console.print(f"and {len(report.findings) - MAX_ROWS} smaller ones")
-    if report.change is not None and report.change.scores is not None:
-        shares = ", ".join(f"{k} {v:.2f}" for k, v in report.change.scores.items())
-        console.print(f"Change: {shares}")
-    elif report.change is not None:
-        console.print(f"Change: {escape(report.change.reason or '')}")
+    if report.change is not None:
+        said = report.change.reason or ""
+        if report.change.scores is not None:
+            said = ", ".join(f"{k} {v:.2f}" for k, v in report.change.scores.items())
+        pair = labels.last_pair(report)
+        console.print(f"Change{f', {pair}' if pair else ''}: {escape(said)}")
     show_course(report, console)
     for warning in report.warnings:
         console.print(f"[yellow]Note:[/] {escape(warning)}")
@@ -99,7 +101,10 @@ def show_course(report: Report, console: Console) -> None:
     if course is None:
         return
     shown = course.rows[:MAX_ROWS]
-    names = Column("lesion", [*(str(row["id"]) for row in shown), "load", "comparison", "score"])
+    names = Column(
+        "lesion" if shown else "",
+        [*(str(row["id"]) for row in shown), "load", "comparison", "score"],
+    )
     columns = []
     for i, date in enumerate(course.dates):
         sizes = [*(row["sizes"][i] for row in shown), course.loads[i]]
@@ -112,12 +117,15 @@ def show_course(report: Report, console: Console) -> None:
             for size, kind in zip(sizes, kinds, strict=True)
         ]
         columns.append(Column(date, [*cells, label, course.scores[i]]))
-    for head, key in _GROWTH.items():
-        columns.append(Column(head, [*(row[key] for row in shown), "", "", ""]))
-    console.print(
-        f"\nSizes in {course.unit}, with what became of them since the date before; change "
-        "and growth from the first size to the last:"
-    )
+    said = "No lesion to follow:"
+    if shown:
+        said = (
+            f"Sizes in {course.unit}, with what became of them since the date before; change "
+            "and growth from the first size to the last:"
+        )
+        for head, key in _GROWTH.items():
+            columns.append(Column(head, [*(row[key] for row in shown), "", "", ""]))
+    console.print(f"\n{said}")
     for table in _abreast(console, names, columns, len(shown)):
         console.print(table)
     if more := len(course.rows) - len(shown) + course.more:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +28,8 @@ from medic_ad.lesions import (
     measure_lesions,
 )
 from medic_ad.links import Frames
+from medic_ad.study import MOST_DATES
 
-MOST_DATES = 20
 DAYS_A_YEAR = 365.25
 
 
@@ -80,7 +81,8 @@ def follow_lesions(
     Args:
         dates: from `measure_lesions`.
         frames: of each consecutive pair, as in `match_lesions`.
-        when: date of each study, strictly ascending, None where unknown.
+        when: date of each study, ascending, None where unknown. Two of one day, as the study of
+            an unknown patient may have them, have no growth per year.
         compared: of each consecutive pair; where False the course is cut, and all lesions after it
             get new ids.
 
@@ -99,9 +101,9 @@ def follow_lesions(
     years = [math.nan] * (count - 1)
     if when is not None:
         known = [day for day in when if day is not None]
-        if len(when) != count or any(a >= b for a, b in pairwise(known)):
+        if len(when) != count or any(a > b for a, b in pairwise(known)):
             raise MedicADError(
-                f"expected {count} days, each later than the one before, came "
+                f"expected {count} days, none earlier than the one before, came "
                 f"{', '.join(map(str, when))}; give the oldest date first."
             )
         years = [years_between(a, b) for a, b in pairwise(when)]
@@ -134,8 +136,8 @@ def follow_lesions(
 
 
 def years_between(first: datetime.date | None, second: datetime.date | None) -> float:
-    """Years from one day to another; NaN where one is unknown."""
-    if first is None or second is None:
+    """Years from one day to another; NaN where one is unknown, or both are the same."""
+    if first is None or second is None or first == second:
         return math.nan
     return (second - first).days / DAYS_A_YEAR
 
@@ -166,6 +168,7 @@ class Step:
 
     Attributes:
         label, scores, reason, mixed: as in `Change`, of the change head.
+        alignment: as in `Change`; empty where none was tried.
         load_label, load_mixed: of the measured lesions, by `load_change`.
         loads: of all lesions that can be compared, at either date; NaN where none was.
     """
@@ -177,6 +180,7 @@ class Step:
     load_label: str = "not_comparable"
     load_mixed: bool = False
     loads: tuple[float, float] = (math.nan, math.nan)
+    alignment: dict[str, Any] = field(default_factory=dict)
 
     @property
     def contradicts(self) -> bool:
@@ -194,6 +198,7 @@ class LesionRow:
         number: its tracking id.
         sizes: at each date, in the unit of the course, None where it is not.
         kinds: its class between each two dates, None where it has none.
+        percents: change there of what is enlarged, stable or reduced; NaN else.
         change, percent, per_year, percent_per_year: from first to last size, 0 counting as a size
             before a new and after a resolved lesion. NaN for what merged, split or left the view
             (the changes of the pairs say what became of it), and where dates are unknown.
@@ -203,6 +208,7 @@ class LesionRow:
     sizes: tuple[float | None, ...]
     longest_mm: tuple[float | None, ...]
     kinds: tuple[str | None, ...]
+    percents: tuple[float, ...]
     change: float
     percent: float
     per_year: float
@@ -250,10 +256,11 @@ class StudyCourse:
         return [self._row(*item) for item in self.lesions.history().items()]
 
     def _row(self, number: int, on: tuple[Lesion | None, ...]) -> LesionRow:
-        kinds = []
-        for changes in self.lesions.changes:
-            own = (c.kind for c in changes if number in (*c.before, *c.after))
-            kinds.append(next(own, None))
+        own = [
+            next((c for c in changes if number in (*c.before, *c.after)), None)
+            for changes in self.lesions.changes
+        ]
+        kinds = [None if c is None else c.kind for c in own]
         sizes = [None if lesion is None else lesion.volume_ml * self.scale for lesion in on]
         ends = list(sizes)
         for i, kind in enumerate(kinds):
@@ -265,7 +272,6 @@ class StudyCourse:
         change = percent = per_year = percent_per_year = math.nan
         if first != last and not {"merged", "split", "not_comparable"} & set(kinds):
             years = years_between(self.visits[first].date, self.visits[last].date)
-            years = years if years > 0 else math.nan
             change = after - before
             per_year = change / years
             if before:
@@ -278,6 +284,10 @@ class StudyCourse:
             sizes=tuple(sizes),
             longest_mm=tuple(None if lesion is None else lesion.longest_mm for lesion in on),
             kinds=tuple(kinds),
+            percents=tuple(
+                c.percent if c and c.kind in ("enlarged", "stable", "reduced") else math.nan
+                for c in own
+            ),
             change=change,
             percent=percent,
             per_year=per_year,
@@ -326,10 +336,7 @@ def follow_studies(
     """
     tolerance = Tolerance() if volumes else SLICE_TOLERANCE
     compared = [step.label != "not_comparable" for step in steps]
-    when: list[datetime.date | None] | None = [v.date for v in visits]
-    known = [v.date for v in visits if v.date is not None]
-    if any(a >= b for a, b in pairwise(known)):  # the report says that dates are not verified
-        when = None
+    when = [v.date for v in visits]
     lifted = [None if f is None else (_in_space(f[0]), _in_space(f[1])) for f in frames]
     course = follow_lesions(dates, lifted, when, tolerance, compared)
     scale = 1.0 if volumes else 1000.0

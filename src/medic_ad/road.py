@@ -13,9 +13,8 @@ import torch
 import transformers
 
 from medic_ad import __version__
-from medic_ad.change import Compared, compare_studies
-from medic_ad.course import MOST_DATES, Step, StudyCourse, Visit, follow_studies, measure_date
-from medic_ad.errors import StudyError
+from medic_ad.change import Compared, compare_studies, out_of_scope
+from medic_ad.course import Step, StudyCourse, Visit, follow_studies, measure_date
 from medic_ad.finding import decide, find
 from medic_ad.image import Image, same_body_part, same_modality
 from medic_ad.load import Model
@@ -131,14 +130,9 @@ def read(study: Study, model: Model, question: str | None = None, track: Track =
 
     Raises:
         ModelError: the model was never calibrated.
-        StudyError: more priors than a course takes.
     """
     if question is not None:
         model.processor.check_question(question)
-    if len(study.priors) >= MOST_DATES:
-        raise StudyError(
-            f"expected at most {MOST_DATES - 1} priors, came {len(study.priors)}; leave some out."
-        )
     dates = [*(study.priors if study.measurable else study.priors[-1:]), study]
     scans = [scan(date.image, model, track) for date in dates]
     result = scans[-1]
@@ -210,15 +204,22 @@ def follow(
     last: Compared | None = None
     steps, frames = [], []
     for (before, after), seen in zip(pairwise(dates), pairwise(scans), strict=True):
-        names = zip(("prior", "current study"), seen, strict=True)
-        outside = (f"The {n} is out of scope: {s.reason}." for n, s in names if s.entry is None)
+        outside = out_of_scope(s.reason for s in seen)
         shown = None
         if after is dates[-1]:
             shown = seen[0].heatmap, calibrated(model, seen[0].entry)("heatmap_threshold")
         known = [s.key for s in seen if s.key is not None]
-        last = compare_studies(before, after, model, next(outside, None), shown, track, known)
+        last = compare_studies(before, after, model, outside, shown, track, known)
         change = last.change
-        steps.append(Step(change.label, change.scores, change.reason, change.mixed))
+        steps.append(
+            Step(
+                change.label,
+                change.scores,
+                change.reason,
+                change.mixed,
+                alignment=change.alignment,
+            )
+        )
         frames.append(last.frames)
     if not measured or last is None:
         return None, last

@@ -8,13 +8,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from medic_ad.errors import StudyError
 from medic_ad.image import Image, same_body_part, same_modality
 from medic_ad.readers import read_image
 
 PathLike = str | os.PathLike[str]
+Day = str | datetime.date | None  # ISO text or a date
 NOT_VERIFIED = "identity and dates not verified"
+MOST_DATES = 20  # of one study and its priors
 MAX_STRETCH = 1.05  # of one aspect ratio against the other; resizing rounds a side by a pixel
 CLOCK_SLACK = datetime.timedelta(days=1)  # a scanner's day may be ahead of this machine's
 
@@ -33,8 +36,9 @@ class Study:
         notes: sentences on what could not be verified.
 
     Raises:
-        StudyError: if a prior is of another patient (id, sex or birth date), modality, body part,
-            side or number of dimensions, or dated after this study.
+        StudyError: if there are more than 19 priors, or one is of another patient (id, sex or
+            birth date), modality, body part, side or number of dimensions, or dated after this
+            study.
     """
 
     image: Image
@@ -45,6 +49,7 @@ class Study:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_number(self.priors)
         for prior in self.priors:
             _check_prior(self, prior)
         known = [study for study in self.priors if study.date is not None]
@@ -76,7 +81,8 @@ def read_study(
     prior: PathLike | Sequence[PathLike] | None = None,
     modality: str | None = None,
     body_part: str | None = None,
-    date: str | datetime.date | None = None,
+    date: Day = None,
+    prior_dates: Day | Sequence[Day] = None,
 ) -> Study:
     """Read the current image and its priors, and check that they belong together.
 
@@ -87,32 +93,29 @@ def read_study(
         modality: DICOM code ("MR", "CT", "CR", "DX"), for files that do not say it.
         body_part: DICOM term ("BRAIN", "CHEST"), for files that do not say it.
         date: of the current study (ISO text or a date), for files that do not say it.
+        prior_dates: of the priors, in their order, None where unknown.
 
     Raises:
         ReadError: if a file cannot be read.
         StudyError: if what is given contradicts a file, or the files each other.
     """
-    image = read_image(path, modality, body_part)
-    given = _parse_date(date)
-    stated = image.source.study_date
-    if given is not None and stated is not None and given != stated:
+    paths, days = _several(prior), _several(prior_dates)
+    _check_number(paths)
+    if days and len(days) != len(paths):
         raise StudyError(
-            f"{image.source.path}: expected the study date {given} as given, came {stated} in "
-            "the file; leave --date out or give the right file."
+            f"expected one date for each prior, in the same order, came {len(days)} for "
+            f"{len(paths)}; give --prior-date once for each --prior, or not at all."
         )
-    if prior is None:
-        paths: list[PathLike] = []
-    elif isinstance(prior, (str, os.PathLike)):
-        paths = [prior]
-    else:
-        paths = list(prior)
-    priors = [_single(read_image(p, modality, body_part)) for p in paths]
+    current = _single(read_image(path, modality, body_part), date, "--date")
+    priors = [
+        _single(read_image(p, modality, body_part), day, "--prior-date")
+        for p, day in zip(paths, days or [None] * len(paths), strict=True)
+    ]
     if all(study.date is not None for study in priors):
         priors.sort(key=_date_of)
-    current = _single(image, given)
     verified = _verified(current, priors)
     return Study(
-        image=image,
+        image=current.image,
         patient_id=current.patient_id,
         date=current.date,
         identity_verified=verified,
@@ -121,8 +124,22 @@ def read_study(
     )
 
 
-def _single(image: Image, date: datetime.date | None = None) -> Study:
-    date = image.source.study_date or date
+def _several(given: Any) -> list[Any]:
+    """One or several, as a list: what is no list or tuple, None apart, is one."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+
+
+def _single(image: Image, day: Day, option: str) -> Study:
+    """The study of one image; `option` is what gave the day."""
+    given, stated = _parse_date(day, option), image.source.study_date
+    if given is not None and stated is not None and given != stated:
+        raise StudyError(
+            f"{image.source.path}: expected the study date {given} as given, came {stated} in "
+            f"the file; leave {option} out or give the right file."
+        )
+    date = stated or given
     patient = image.source.patient_id
     verified = patient is not None and date is not None
     return Study(image=image, patient_id=patient, date=date, identity_verified=verified)
@@ -148,7 +165,8 @@ def _notes(current: Study, priors: Sequence[Study], verified: bool) -> list[str]
     if not priors:
         return list(dict.fromkeys(notes))
     if not verified:
-        notes.append(f"{NOT_VERIFIED}: the order given holds")
+        dated = all(study.date is not None for study in (*priors, current))
+        notes.append(f"{NOT_VERIFIED}: the order {'of the dates' if dated else 'given'} holds")
     for prior in priors:
         if prior.date is not None and prior.date == current.date:
             notes.append(f"a prior carries the date of the current study ({prior.date})")
@@ -185,6 +203,13 @@ def _stretched(a: Image, b: Image) -> bool:
         return False
     first, second = (image.grid[-2] / image.grid[-1] for image in (a, b))
     return max(first, second) > MAX_STRETCH * min(first, second)
+
+
+def _check_number(priors: Sequence[Any]) -> None:
+    if len(priors) >= MOST_DATES:
+        raise StudyError(
+            f"expected at most {MOST_DATES - 1} priors, came {len(priors)}; leave some out."
+        )
 
 
 def _check_prior(current: Study, prior: Study) -> None:
@@ -247,7 +272,7 @@ def in_future(date: datetime.date) -> bool:
     return date > datetime.date.today() + CLOCK_SLACK
 
 
-def _parse_date(date: str | datetime.date | None) -> datetime.date | None:
+def _parse_date(date: Day, option: str) -> datetime.date | None:
     if isinstance(date, datetime.datetime):
         date = date.date()
     if isinstance(date, str):
@@ -260,6 +285,6 @@ def _parse_date(date: str | datetime.date | None) -> datetime.date | None:
     if date is not None and in_future(date):
         raise StudyError(
             f"expected a date that is not in the future, came {date}; correct the date, or leave "
-            "--date out."
+            f"{option} out."
         )
     return date

@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("modality", pa.string()),
         ("body_part", pa.string()),
         ("date", pa.date32()),
+        ("prior_dates", pa.list_(pa.date32())),
     ]
 )
 NEEDED = ("study", "path")
@@ -76,9 +77,9 @@ def studies_at(inputs: str, modality: str | None, body_part: str | None) -> pa.T
 
     Args:
         inputs: a Parquet file with the columns study and path, and where known priors (oldest
-            first), modality, body_part, date, or a folder of such files; or a folder or glob,
-            each entry of which is one study: an image, or a folder or zip of one series. Relative
-            paths start at the folder of the Parquet files.
+            first), modality, body_part, date, prior_dates, or a folder of such files; or a
+            folder or glob, each entry of which is one study: an image, or a folder or zip of one
+            series. Relative paths start at the folder of the Parquet files.
         modality, body_part: where the manifest does not say it.
 
     Raises:
@@ -173,20 +174,25 @@ def _row(row: dict[str, Any], base: Path | None, inputs: str) -> dict[str, Any]:
             raise BatchError(
                 f"expected a {name} in each row of {inputs}, came an empty one; fill it."
             )
-    priors, date = row.get("priors"), row.get("date")
-    priors = [priors] if isinstance(priors, str) else priors
-    if isinstance(date, str):
+
+    def dated(date: Any) -> Any:
         try:
-            date = datetime.date.fromisoformat(date)
+            return datetime.date.fromisoformat(date) if isinstance(date, str) else date
         except ValueError as error:
             raise BatchError(
                 f"expected dates such as 2024-05-31 in {inputs}, came {date!r}; correct it."
             ) from error
+
+    priors, dates = (
+        given if given is None or isinstance(given, list) else [given]
+        for given in (row.get("priors"), row.get("prior_dates"))
+    )
     return {
         **row,
         "path": placed(row["path"]),
         "priors": priors and [placed(p) for p in priors],
-        "date": date,
+        "date": dated(row.get("date")),
+        "prior_dates": dates and [dated(date) for date in dates],
     }
 
 

@@ -47,8 +47,8 @@ class BatchArguments:
     inputs: str = field(
         metadata={
             "argument": True,
-            "help": "Parquet manifest (study, path, priors, modality, body_part, date), or a "
-            "folder or glob whose entries are one study each",
+            "help": "Parquet manifest (study, path, priors, modality, body_part, date, "
+            "prior_dates), or a folder or glob whose entries are one study each",
         }
     )
     out: str = field(metadata={"help": "folder of the results; s3://... where s3fs is installed"})

@@ -144,7 +144,12 @@ def is_of_memory(error: BaseException) -> bool:
 def open_study(row: dict[str, Any]) -> Study:
     """One row of the manifest, from disk."""
     return read_study(
-        row["path"], row["priors"] or None, row["modality"], row["body_part"], row["date"]
+        row["path"],
+        row["priors"],
+        row["modality"],
+        row["body_part"],
+        row["date"],
+        row["prior_dates"],
     )
 
 

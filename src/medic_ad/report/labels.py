@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import datetime
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-from medic_ad.finding import Finding
+from medic_ad.course import Step
+from medic_ad.finding import Change, Finding
 from medic_ad.report.document import identity, plain
 from medic_ad.words import BLANK
 
@@ -133,6 +137,52 @@ def panel_date(kind: str, report: Report) -> str | None:
     return f"date {last - (kind == 'prior')} of {last}"
 
 
+def date_words(dates: Sequence[datetime.date | None]) -> list[str]:
+    """A word for each date, oldest first."""
+    return [f"date {i}" if d is None else str(d) for i, d in enumerate(dates, start=1)]
+
+
+def _dates(report: Report) -> list[str]:
+    return date_words([s.date for s in (*report.study.priors, report.study)])
+
+
+def last_pair(report: Report) -> str | None:
+    """The two dates that pictures and comparison are of; None where there are no others."""
+    dates = _dates(report)
+    return None if len(dates) < 3 else " to ".join(dates[-2:])
+
+
+def text_dates(report: Report) -> str | None:
+    """The dates that the generated text speaks of: of two only where these were compared."""
+    compared = report.change is not None and report.change.scores is not None
+    pair = last_pair(report)
+    return pair if pair is None or compared else _dates(report)[-1]
+
+
+def alignment_words(report: Report) -> list[str]:
+    """How well each two dates lie on each other, a line a pair; none where no one was aligned."""
+    if report.change is None:
+        return []
+    course = report.course
+    steps: Sequence[Change | Step] = [report.change] if course is None else course.steps
+    dates = _dates(report)[-len(steps) - 1 :]
+    return [
+        f"{before} to {after} {_quality(step.alignment)}"
+        for (before, after), step in zip(pairwise(dates), steps, strict=True)
+        if step.alignment
+    ]
+
+
+def _quality(alignment: dict[str, Any]) -> str:
+    unit = "mm" if "displacement_mm" in alignment else "px"
+    return (
+        f"aligned by {alignment[f'displacement_{unit}']:.3g} {unit} on average: "
+        f"{alignment['overlap']:.0%} of the smaller view in both, local correlation "
+        f"{alignment['similarity_before']:.2f} before and {alignment['similarity']:.2f} after, of "
+        f"grey values {alignment['ncc_before']:.2f} and {alignment['ncc_after']:.2f}."
+    )
+
+
 def provenance_rows(report: Report) -> list[tuple[str, list[str]]]:
     """Provenance as rows of a name and lines."""
     record = plain(report.provenance)
@@ -161,9 +211,8 @@ def provenance_rows(report: Report) -> list[tuple[str, list[str]]]:
     for entry in record["inputs"]:
         lines = [f"{entry['path']} ({entry['format']})", f"sha256 {entry['sha256']}"]
         rows.append((f"input, {entry['role']}", lines + entry["notes"]))
-    if report.change is not None:
-        for name, value in plain(report.change.alignment).items():
-            rows.append((f"alignment, {name}", _lines(value)))
+    if report.change is not None and "transform" in report.change.alignment:
+        rows.append(("transform of the prior", _lines(plain(report.change.alignment["transform"]))))
     return [(name, [line or "none" for line in lines]) for name, lines in rows]
 
 
@@ -171,12 +220,5 @@ def _short(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
 
 
-def _lines(value: object) -> list[str]:
-    """A figure, a table of figures or a matrix, one line each."""
-    if isinstance(value, dict):
-        return [f"{name} {line}" for name, item in value.items() for line in _lines(item)]
-    if isinstance(value, list):
-        if value and isinstance(value[0], list):
-            return [line for row in value for line in _lines(row)]
-        return ["  ".join(" ".join(_lines(item)) for item in value)]
-    return [f"{value:.4g}" if isinstance(value, float) else str(value)]
+def _lines(matrix: list[list[float]]) -> list[str]:
+    return ["  ".join(_short(value) for value in row) for row in matrix]

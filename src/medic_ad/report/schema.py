@@ -11,7 +11,7 @@ from medic_ad.errors import MedicADError
 from medic_ad.finding import CHANGES, DECISIONS
 from medic_ad.lesions import KINDS, Tolerance
 
-SCHEMA_NAME = "medic-ad/report/4"
+SCHEMA_NAME = "medic-ad/report/5"
 NOTICE = "Research use only. Not a medical device."
 FINDINGS_ARE = {
     "abnormal": "findings",
@@ -149,6 +149,7 @@ _COURSE = _object(  # sizes and loads in `unit`; lists run over the dates or ove
             scores=_SCORES,
             reason=_MAYBE_TEXT,
             mixed={"type": "boolean"},
+            alignment={"type": "object"},
             load_label={"enum": list(CHANGES)},
             load_mixed={"type": "boolean"},
             loads=_PAIR_OF_SIZES,
@@ -169,6 +170,7 @@ _COURSE = _object(  # sizes and loads in `unit`; lists run over the dates or ove
         "items": _object(
             id={"type": "integer", "minimum": 1},
             kinds={"type": "array", "items": {"enum": [*KINDS, None]}},
+            percents={"type": "array", "items": _MAYBE_NUMBER},
             sizes={"type": "array", "items": _MAYBE_SIZE},
             longest_mm={"type": "array", "items": _MAYBE_SIZE},
             **_GROWTH,

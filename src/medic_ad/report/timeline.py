@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medic_ad.course import LesionRow, StudyCourse
-from medic_ad.report.labels import number
+from medic_ad.report.labels import date_words, number
 
 if TYPE_CHECKING:
     from medic_ad.report.report import Report
 
 MAX_LESIONS = 24  # shown in tables and plot; report.json has all
 NONE = "–"
+NO_GROWTH = "No growth per year: not every date is known."
 _UNITS = {"ml": "ml", "mm2": "mm²"}
 _BACKGROUND, _TEXT, _MUTED, _LINE, _LOAD = "#13171b", "#d6dde4", "#8b97a3", "#3a444e", "#7fe3f5"
 BAND_WIDTH = 14.0  # points
@@ -34,10 +33,10 @@ class CourseTable:
         dates, scores, decisions, counts, loads: a word for each date.
         labels: what the comparison says between each two dates.
         load_labels: what the measured load says there.
-        rows: tracking id, index of the finding (None where the lesion is gone), classes, a size for
-            each date, change and growth per year.
+        rows: tracking id, index of the finding (None where the lesion is gone), classes and their
+            percent, a size for each date, change and growth per year.
         more: lesions that are not shown.
-        notes: sentences on where the course is cut.
+        notes: sentences on where the course is cut, and on growth that cannot be given.
     """
 
     unit: str
@@ -76,9 +75,12 @@ def course_table(report: Report) -> CourseTable | None:
         rows=[_row(row, report, course) for row in rows],
         more=more,
         notes=[
-            f"{dates[i]} to {dates[i + 1]} cannot be compared: {step.reason}"
-            for i, step in enumerate(course.steps)
-            if step.reason
+            *(
+                f"{dates[i]} to {dates[i + 1]} cannot be compared: {step.reason}"
+                for i, step in enumerate(course.steps)
+                if step.reason
+            ),
+            *([NO_GROWTH] if rows and any(v.date is None for v in course.visits) else []),
         ],
     )
 
@@ -88,11 +90,6 @@ def shown_rows(course: StudyCourse) -> tuple[list[LesionRow], int]:
     rows = course.rows()
     largest = sorted(rows, key=lambda r: -max(s or 0.0 for s in r.sizes))[:MAX_LESIONS]
     return sorted(largest, key=lambda r: r.number), max(0, len(rows) - MAX_LESIONS)
-
-
-def date_words(dates: Sequence[datetime.date | None]) -> list[str]:
-    """A word for each date, oldest first."""
-    return [f"date {i}" if d is None else str(d) for i, d in enumerate(dates, start=1)]
 
 
 def lesion_numbers(report: Report) -> list[int]:
@@ -107,11 +104,12 @@ def lesion_numbers(report: Report) -> list[int]:
 
 
 def _row(row: LesionRow, report: Report, course: StudyCourse) -> dict[str, Any]:
-    kinds = [kind or NONE for kind in row.kinds]
     return {
         "id": row.number,
         "finding": _finding_index(row, report, course),
-        "kinds": [kind.replace("_", " ") for kind in kinds],
+        "kinds": [
+            _class(kind, percent) for kind, percent in zip(row.kinds, row.percents, strict=True)
+        ],
         "sizes": [_size(size) for size in row.sizes],
         "longest": [_size(mm) for mm in row.longest_mm],
         "change": _signed(row.change),
@@ -130,6 +128,11 @@ def _finding_index(row: LesionRow, report: Report, course: StudyCourse) -> int |
             if finding.voxels == lesion.voxels and np.allclose(finding.centroid, middle):
                 return index
     return None
+
+
+def _class(kind: str | None, percent: float) -> str:
+    words = (kind or NONE).replace("_", " ")
+    return words if math.isnan(percent) else f"{words} {_signed(percent, ' %')}"
 
 
 def _size(value: float | None) -> str:
@@ -166,7 +169,8 @@ def timeline_png(report: Report) -> bytes | None:
         )  # fmt: skip
     top.plot(x, course.loads, color=_LOAD, linewidth=2, marker="o", markersize=5)
     top.set_ylabel(f"load, {_UNITS[course.unit]}", color=_TEXT, fontsize=9)
-    top.set_ylim(bottom=0, top=1.3 * max([s for s in course.loads if not math.isnan(s)] + [1e-3]))
+    highest = max((s for s in course.loads if not math.isnan(s)), default=0.0)
+    top.set_ylim(bottom=0, top=1.3 * highest or 1.0)  # nothing to scale by: one unit
     below.plot(x, [v.score for v in course.visits], color=_TEXT, linewidth=2, marker="o")
     below.set_ylabel("score", color=_TEXT, fontsize=9)
     below.set_ylim(-0.05, 1.05)
