@@ -191,7 +191,7 @@ def others_of(folders: str, out: Path, weights: str) -> list[Row]:
     Raises:
         DataError: a folder holds none, or one that cannot be read.
     """
-    rows = []
+    rows: list[Row] = []
     for folder in folders.split(","):
         before = len(rows)
         for page in sorted(Path(folder).resolve().rglob("figures.html")):
