@@ -30,6 +30,9 @@ def test_every_part_stands_between_its_markers_and_nothing_is_run_twice(tmp_path
         "folds-brain_mri_253", "folds-head_ct", "folds-covid_ct", "paper", "detect", "localise",
         "ablations", "registration", "lesions", "chest", "all",
     ]  # fmt: skip
+    assert [c[6] for c in commands if c[1] == "folds" and "--tower" in c] == [
+        str(tmp_path / "build/tables/covid_ct.parquet")
+    ]
     assert text.count("## figures of") == len(begun) and "Not made yet" not in text
     assert "## figures of all, one\n" in text  # its link would lead out of the text
     assert re.findall(r"^### (.*)$", text, re.MULTILINE) == cases.WHOLE
