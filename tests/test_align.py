@@ -307,8 +307,10 @@ def refused_both_ways(a: Image, b: Image) -> str:
 def test_a_head_turned_or_mirrored_is_not_comparable(volume: Image) -> None:
     """Its outline alone fits well enough to mislead."""
     like: dict[str, Any] = {"affine": volume.affine, "spacing_mm": volume.spacing_mm}
-    for wrong in (np.rot90(volume.pixels, axes=(1, 2)), np.flip(volume.pixels)):
-        assert "too little in common" in refused_both_ways(image(wrong, **like), volume)
+    turned = align(image(np.rot90(volume.pixels, axes=(1, 2)), **like), volume)
+    assert not turned.ok and "too little in common" in str(turned.reason)
+    reason = refused_both_ways(image(np.flip(volume.pixels), **like), volume)
+    assert "too little in common" in reason
 
 
 def test_a_lesion_of_ten_centimetres_leaves_volumes_comparable(volume: Image) -> None:
