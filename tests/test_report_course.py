@@ -127,9 +127,9 @@ def test_the_page_says_how_well_each_pair_is_aligned() -> None:
     card = page.split("Comparison with the prior")[1].split("</div>")[0]
     lines = re.findall(r"<p[^>]*>(.*?)</p>", card)[-2:]
     assert lines == [
-        "2021-01-01 to 2022-01-01 aligned by 0 mm on average: 100% of the smaller view in "
+        "From 2021-01-01 to 2022-01-01: aligned by 0 mm on average: 100% of the smaller view in "
         "both, local correlation 0.93 before and 0.93 after, of grey values 0.95 and 1.00.",
-        "2022-01-01 to 2024-01-01 aligned by 12.2 mm on average: 97% of the smaller view in "
+        "From 2022-01-01 to 2024-01-01: aligned by 12.2 mm on average: 97% of the smaller view in "
         "both, local correlation 0.39 before and 0.93 after, of grey values 0.95 and 1.00.",
     ]
     assert "ncc_before" not in page and "alignment, " not in page

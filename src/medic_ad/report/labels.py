@@ -167,7 +167,7 @@ def alignment_words(report: Report) -> list[str]:
     steps: Sequence[Change | Step] = [report.change] if course is None else course.steps
     dates = _dates(report)[-len(steps) - 1 :]
     return [
-        f"{before} to {after} {_quality(step.alignment)}"
+        f"From {before} to {after}: {_quality(step.alignment)}"
         for (before, after), step in zip(pairwise(dates), steps, strict=True)
         if step.alignment
     ]
