@@ -6,7 +6,7 @@
 #
 # The weights are named so and not bundled: opacities drawn into radiographs of healthy children show
 # that the recipe carries over, not that chest radiographs are read well. As many steps as nano's,
-# so about as long: an estimate of 1.5 hours on 2 CPU cores, nobody has measured it. A stage that is
+# so some hours on 2 CPU cores; with STEPS=900 (docs/results.md) it was 80 minutes. A stage that is
 # done is skipped, one that was interrupted resumes, one whose command, table or weights have changed
 # starts over; remove build/chest to start all over. BUILD names another place, STEPS another number of
 # steps of every stage, for a trial.
