@@ -103,6 +103,19 @@ def test_only_the_antisymmetric_head_inverts_its_answer() -> None:
     assert not torch.allclose(plain, bare_)
 
 
+def test_the_one_way_head_counts_what_the_map_shows_before_any_training(monkeypatch) -> None:
+    model = varied(variations.one_way)
+    a, b = (look(model, c[None]) for c in tiny.canvases(2))
+    for growth, decline, label in ((8.0, -8.0, 0), (-8.0, -8.0, 1), (-8.0, 8.0, 2)):
+        drawn = iter((growth, decline))
+
+        def forward(first: tuple, second: tuple, drawn: Any = drawn) -> torch.Tensor:
+            return torch.full((1, 64, 64), next(drawn))
+
+        monkeypatch.setattr(model.network.comparer.change_map, "forward", forward)
+        assert int(compare(model, a, b).logits.argmax()) == label
+
+
 def test_every_row_differs_from_its_reference_by_one_thing_and_stands_in_one_part() -> None:
     names = {row.name: row for row in ROWS}
     assert len(names) == len(ROWS) == 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import table_cases
 import tiny
+import torch
 from PIL import Image as Picture
+from safetensors.torch import load_file
 from scipy import ndimage
 from table_cases import figures, value
 
@@ -100,6 +103,26 @@ def test_folds_are_trained_judged_and_resumed(tmp_path, monkeypatch) -> None:
     assert len(seen) == 3  # predictions of all rounds were kept
     assert "Worst cases" not in (tmp_path / "out/folds/figures.html").read_text()
     assert read_samples(data)[1].mask is not None  # the table itself stays as it was
+
+
+@pytest.mark.parametrize("tower", [False, True])
+def test_a_round_trains_as_asked(tmp_path, tower) -> None:
+    """Labels alone, epochs of the training part, and the tower only where that is asked for."""
+    data = table_cases.table(tmp_path, {"train": 30})
+    run = arguments(tmp_path, data=str(data), epochs=3, resnet_steps=2, tower=tower)
+    samples, _ = copies.everything(str(data))
+    home = np.array(["train"] * 18 + ["val"] * 6 + ["test"] * 6)
+    refit.refit(samples, home, run, tmp_path / "round")
+    own = tmp_path / "round/detect"
+    record = json.loads((own / "detect.run.json").read_text())
+    assert record["arguments"]["batch"] == 16 and record["steps"] == 4  # 3 x 18 / 16, rounded up
+    assert record["arguments"]["pixel_weight"] == 0
+    before, after = (
+        load_file(next(folder.glob("*.safetensors"))) for folder in (tmp_path / "model", own)
+    )
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("visual.blocks.") for name in moved) == tower, sorted(moved)[:5]
+    assert any("detector" in name for name in moved)
 
 
 def test_copies_count_once_and_twins_of_training_are_found(tmp_path) -> None:
