@@ -13,8 +13,8 @@ from medic_ad.image import Image, same_body_part, same_modality
 from medic_ad.registration import SIDE, Array, Fit, Matrix, estimate, sample
 
 # Below these, by axes, images have too little in common to be compared. In a volume the outline
-# of a head alone reaches 0.3 wherever it is turned, and right fits with a lesion of 10 cm 0.65;
-# in 2-D no limit parts right from wrong, so this one only finds other things (reports warn).
+# of a head alone reaches 0.3 wherever it is turned; in 2-D no limit parts right from wrong, so this
+# one only finds other things (reports warn). Measured by benchmarks/similarity.py.
 MIN_SIMILARITY = {2: 0.1, 3: 0.35}
 MIN_OVERLAP = 0.3  # of the smaller view
 MIN_THICKNESS = 5 / 112  # of a volume, as a part of the longest side: five working pixels
@@ -94,11 +94,8 @@ def align(current: Image, prior: Image) -> Alignment:
     2-D: similarity (shift, turn, scale); 3-D: rigid, then affine where that clearly fits
     better.  Images on one grid that already fit are left exactly as they are.
 
-    Below `MIN_SIMILARITY` nothing is compared.  That of volumes was chosen on FLAIR heads: real
-    follow-up reached 0.88 to 0.93, large lesions 0.65 to 0.78, noise of a fifth of the range
-    0.64, a date half of whose slices are blank 0.38; heads turned by 90 or 180 degrees,
-    mirrored or of a wrong spacing 0.16 to 0.31.  It does not tell two people, or left from
-    right, apart (0.54 to 0.81).
+    Below `MIN_SIMILARITY` nothing is compared. It does not tell two people, or left from right,
+    apart (docs/decisions-volumes.md has the figures).
 
     Raises:
         StudyError: if one is an image and the other a volume.
