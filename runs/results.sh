@@ -91,7 +91,7 @@ WHOLE=(all/summary.md) # and the pages that a line of the summary does not do ju
 for name in brain_tumour_cheng/{calibration,sanity,language} ms_longitudinal/compare vqa_rad/language; do
     WHOLE+=("all/$name/figures.md")
 done
-part all "${WHOLE[*]}" medic-ad evaluate all --model "$MODEL" --root "$ROOT" --training "$TRAINING" \
+part all "${WHOLE[*]}" medic-ad evaluate all --model "$MODEL" --data "$ROOT" --training "$TRAINING" \
     --others "$BUILD/folds,$BUILD/detect,$BUILD/localise,$BUILD/ablations" --out "$BUILD/all"
 
 { # the text is written whole: every line between two markers comes from the command named in them

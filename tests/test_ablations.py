@@ -156,7 +156,7 @@ def arguments(tmp_path: Path) -> ablations.AblationsArguments:
     tiny.processor().save_pretrained(model)
     return ablations.AblationsArguments(
         data=str(data), model=str(model), out=str(tmp_path / "out"), seeds=2, cpu_seconds=0.7,
-        batch=4, images=8, pairs=6, bf16=False, cache=str(tmp_path / "cache"),
+        base_steps=3, batch=4, images=8, pairs=6, bf16=False, cache=str(tmp_path / "cache"),
     )  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def test_the_whole_table_runs_and_resumes(arguments, tmp_path: Path, monkeypatch
     assert [p["title"] for p in found["parts"]] == [*PARTS, "Stages"]
     rows = {f["of"] for p in found["parts"] for f in p["figures"]}
     assert rows >= {row.name for row in ROWS} | {"stages 1", "stages 1+2", "stages 1+2+3"}
-    assert "0.7 CPU seconds" in found["verdict"]
+    assert "0.7 CPU seconds" in found["verdict"] and "none of them: 3 steps" in found["verdict"]
     every = [f for p in found["parts"] for f in p["figures"]]
     swap = [f for f in every if f["name"] == "swap consistency"]
     assert next(f for f in swap if f["of"] == "stage 2")["value"] == 1

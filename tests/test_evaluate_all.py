@@ -202,7 +202,7 @@ def test_a_table_that_says_nothing_is_listed(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_sets_is_refused_with_status_2(tmp_path):
-    words = ["evaluate", "all", "--root", str(tmp_path), "--model", "nano", "--out"]
+    words = ["evaluate", "all", "--data", str(tmp_path), "--model", "nano", "--out"]
     done = CliRunner().invoke(cli.app, [*words, str(tmp_path / "out")])
     assert done.exit_code == 2 and "expected folders of data sets" in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()

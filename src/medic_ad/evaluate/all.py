@@ -38,7 +38,7 @@ NOTHING = "No label, mask, change or question that could be measured."
 class AllArguments:
     """Arguments of `medic-ad evaluate all`."""
 
-    root: str = field(metadata={"help": "folder that holds data sets under their names"})
+    data: str = field(metadata={"help": "folder that holds data sets under their names"})
     model: str = field(metadata={"help": "name of a model, or its folder"})
     training: str = field(
         default="",
@@ -95,12 +95,12 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], Path]]] = {
 
 
 def tables_of(arguments: AllArguments) -> tuple[dict[str, Path], list[Row]]:
-    """The tables of all sets under the root, those that lack made, and what could not be made.
+    """The tables of all sets in the folder, those that lack made, and what could not be made.
 
     Raises:
         DataError: no set of the registry lies there.
     """
-    root, folder = Path(arguments.root), Path(arguments.out) / "tables"
+    root, folder = Path(arguments.data), Path(arguments.out) / "tables"
     present = [name for name in SETS if (root / name).is_dir()]
     if not present:
         raise DataError(

@@ -103,8 +103,9 @@ def budget(arguments: AblationsArguments, found: Runs) -> str:
         f"{arguments.cpu_seconds:g} CPU seconds of its process, all threads together, and had "
         f"{min(steps.values())} to {max(steps.values())} steps of {arguments.batch} scans or pairs "
         f"in them. Measured: {np.median(spent):.1f} CPU seconds a run, at most {max(spent):.1f}. "
-        "The base without masks and labels had as many for its tower, and again for its language "
-        "model. Intervals are Student's, over the seeds; n counts the judged images or pairs."
+        f"The base without masks and labels is none of them: {arguments.base_steps} steps for its "
+        "tower, as many for its language model. Intervals are Student's, over the seeds; n counts "
+        "the judged images or pairs."
     )
 
 

@@ -73,7 +73,7 @@ def batch_of(
 def make(arguments: StageArguments) -> Path:
     """Train the base into `arguments.out`: a fresh network of `arguments.model`'s size.
 
-    The tower and then the language model have the budget of `arguments` each.
+    The tower and then the language model have the steps of `arguments` each.
     """
     torch.manual_seed(arguments.seed)
     sized, _ = load_checkpoint(checkpoint_folder(arguments.model))

@@ -31,6 +31,7 @@ from medic_ad.evaluate.predictions.store import Arrays, Store, code, digest
 from medic_ad.evaluate.predictions.sweep import as_image
 from medic_ad.load import Model, load_checkpoint
 from medic_ad.models import checkpoint_folder
+from medic_ad.option import check_positive
 from medic_ad.processor import fit_square, grey_window
 from medic_ad.train import compare, detect, explain
 from medic_ad.train.draw import Slices
@@ -61,8 +62,11 @@ class AblationsArguments:
     out: str = field(default="out/ablations", metadata={"help": "folder of runs and the table"})
     seeds: int = field(default=3, metadata={"help": "runs a row"})
     cpu_seconds: float = field(
-        default=90.0,
-        metadata={"help": "processor seconds of every run; of the base for tower and for language"},
+        default=90.0, metadata={"help": "processor seconds of every run of the table"}
+    )
+    base_steps: int = field(
+        default=1000,
+        metadata={"help": "of the base without masks and labels: its tower, its language model"},
     )
     batch: int = field(default=12, metadata={"help": "scans or pairs a step"})
     images: int = field(default=80, metadata={"help": "lesion slices of val, each with its twins"})
@@ -84,6 +88,7 @@ class AblationsArguments:
                 f"expected --cpu-seconds above 0 and at most {MOST_SECONDS:.0f}, got "
                 f"{self.cpu_seconds:g}; leave it out for 90"
             )
+        check_positive(self, "base_steps", "batch", "images", "pairs")
 
 
 @dataclass(frozen=True)
@@ -185,10 +190,15 @@ class Bench:
         }  # fmt: skip
 
     def bare(self) -> Path:
-        """Folder of the base made without masks and labels, made once for all seeds."""
-        out = self.runs / f"bare-{self.key}"
+        """Folder of the base made without masks and labels, made once for all seeds.
+
+        It is no run of the table: its steps are counted, and an interrupted one resumes.
+        """
+        steps = self.arguments.base_steps
+        out = self.runs / f"bare-{digest(self.key, steps)}"
         if not (out / "config.json").is_file():
-            bare.make(StageArguments(**self.shared(0, out, self.start)))
+            counted = {"steps": steps, "cpu_seconds": 0.0, "save_steps": StageArguments.save_steps}
+            bare.make(StageArguments(**self.shared(0, out, self.start) | counted))
         return out
 
     def run(self, row: Row, seed: int, before: Path | None, reference: bool) -> Path:

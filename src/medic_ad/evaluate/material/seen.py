@@ -46,4 +46,6 @@ def seen_patients(model: str, samples: Sequence[Sample]) -> dict[str, str]:
 def steps_made(model: str) -> str:
     """Stage and steps of each training that weights have a record of."""
     found = records_of(model).items()
-    return ", ".join(f"{stage} {r['steps']}" for stage, r in found if "steps" in r) or "not recorded"
+    return (
+        ", ".join(f"{stage} {r['steps']}" for stage, r in found if "steps" in r) or "not recorded"
+    )
