@@ -3,8 +3,9 @@
 #
 #   runs/nano.sh [ROOT]     ROOT holds the data sets under their names (default ../shared/data)
 #
-# Under three hours on 2 CPU cores: base 45 min, detect 6, compare 24, explain 50, the reference U-Net 20,
-# calibration and figures 10, the first rendering of slices 5. A GPU is used where there is one.
+# Some three and a half hours on 2 CPU cores: base 45 min, detect 6, compare 50, explain 50, the
+# reference U-Net 20, calibration and figures 10, the first rendering of slices 5. A GPU is used
+# where there is one.
 # A stage that is done is skipped, one that was interrupted resumes at its last checkpoint, one whose
 # command, table or weights have changed starts over; remove build/nano to start all over. BUILD, OUT
 # and CARD name other places than the defaults below.
@@ -35,7 +36,7 @@ stage data medic-ad data prepare nano --root "$ROOT" --out "$DATA" ${SPLIT[@]+"$
 stage base medic-ad train base --data "$DATA" --out "$BUILD/base" --cache "$CACHE" --weights "$WEIGHTS"
 stage detect medic-ad train detect --model "$BUILD/base" \
     --data "$DATA" --out "$BUILD/detect" --cache "$CACHE" --weights "$WEIGHTS" --hint-weight 1
-stage compare medic-ad train compare --model "$BUILD/detect" \
+stage compare medic-ad train compare --model "$BUILD/detect" --volumes 24 --steps 4000 \
     --data "$DATA" --out "$BUILD/compare" --cache "$CACHE" --weights "$WEIGHTS" --hint-weight 1
 stage explain medic-ad train explain --model "$BUILD/compare" \
     --data "$DATA" --out "$BUILD/explain" --cache "$CACHE" --weights "$WEIGHTS"

@@ -56,9 +56,8 @@ class OneWay(DiffProcessor):
     def widen(self) -> None:
         """Add the head; a changed class does not run the constructor."""
         self.three = nn.Linear(self.head.in_features + 2, 3)
-        with (
-            torch.no_grad()
-        ):  # what the map shows counts from the start, as in the antisymmetric head
+        # what the map shows counts from the start, as in the antisymmetric head
+        with torch.no_grad():
             self.three.weight[:, -2:] = torch.tensor([[1.0, -1.0], [-0.5, -0.5], [-1.0, 1.0]])
 
     def forward(self, baseline: Date, followup: Date) -> CompareOutput:
