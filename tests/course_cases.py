@@ -15,6 +15,7 @@ import torch
 from scipy import ndimage
 
 from medic_ad import change, look, road
+from medic_ad.course import Course, StudyCourse
 from medic_ad.image import Image, Source
 from medic_ad.lesions import EXCHANGED
 from medic_ad.load import Model
@@ -96,12 +97,17 @@ def study(
     return dataclasses.replace(made[-1], priors=tuple(made[:-1]))
 
 
+def followed(course: StudyCourse | None) -> Course:
+    """The lesions of a course whose dates all have a spacing."""
+    assert course is not None and course.lesions is not None
+    return course.lesions
+
+
 def fates(report: Report) -> list[Fate]:
     """Of the first two dates, sorted: class, ml on both, growth, lesions before and after."""
-    assert report.course is not None
     return sorted(
         (c.kind, c.volumes_ml, c.grown, len(c.before), len(c.after))
-        for c in report.course.lesions.changes[0]
+        for c in followed(report.course).changes[0]
     )
 
 

@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from course_cases import DAYS, SIDE, Ball, calibrated, fates, mask, seer, study, turned
+from course_cases import (
+    DAYS,
+    SIDE,
+    Ball,
+    calibrated,
+    fates,
+    followed,
+    mask,
+    seer,
+    study,
+    turned,
+)
 from tiny import canvases
 
 from medic_ad.align import align
@@ -22,7 +33,6 @@ from medic_ad.load import Model
 from medic_ad.look import joined, look, parted
 from medic_ad.model.calibration import Calibration
 from medic_ad.report.report import Report
-from medic_ad.report.rules import NOT_MEASURED
 from medic_ad.report.schema import validate
 from medic_ad.road import read, scan
 
@@ -57,7 +67,7 @@ def deep(balls: list[Ball], z: int = 7) -> list[Ball]:
 def number_at(course: StudyCourse, date: int, place: tuple[int, ...]) -> int:
     """Tracking id of the lesion around a place (h, w)."""
     [found] = [
-        i.number for i in course.lesions.lesions[date] if math.dist(i.centroid[1:], place) < 2
+        i.number for i in followed(course).lesions[date] if math.dist(i.centroid[1:], place) < 2
     ]
     return found
 
@@ -80,7 +90,7 @@ def test_planted_lesions_are_followed_over_three_dates(model: Model, volume: boo
         for d in dates
     ]
     np.testing.assert_allclose(course.loads, truth, rtol=1e-6)
-    assert course.lesions.counts == (4, 4, 3)
+    assert followed(course).counts == (4, 4, 3)
     ids = {p: number_at(course, 1, p) for p in (GROWS, SHRINKS, STAYS, COMES)}
     ids[GOES] = number_at(course, 0, GOES)
     for place, dates_on in ((GROWS, (0, 2)), (STAYS, (0, 2)), (SHRINKS, (0,)), (COMES, (2,))):
@@ -123,7 +133,7 @@ def test_the_longest_side_of_a_slice_lies_in_the_slice(model: Model) -> None:
 def test_the_current_lesions_are_the_findings(model: Model) -> None:
     report = read(study([FIRST, SECOND, [*THIRD, ((12, 32), 1)]]), model)  # a speck of 5 px
     course = course_of(report)
-    assert len(report.findings) == course.lesions.counts[-1] == 3
+    assert len(report.findings) == followed(course).counts[-1] == 3
     assert (report.heatmap >= 0.5).sum() > sum(f.voxels for f in report.findings)
     with pytest.raises(MedicADError, match="findings"):
         dataclasses.replace(report, findings=report.findings[:1])
@@ -246,7 +256,7 @@ def test_what_one_date_did_not_look_at_is_not_comparable(model: Model, order: in
     )
     report = read(made, model)
     course = course_of(report)
-    found = sorted(c.kind for c in course.lesions.changes[0])
+    found = sorted(c.kind for c in followed(course).changes[0])
     assert found == ["not_comparable", "stable"]
     assert course.steps[0].load_label == "stable"
 
@@ -256,24 +266,6 @@ def test_no_prior_no_course(model: Model) -> None:
     report = read(study([FIRST]), model)
     assert report.course is None and report.change is None
     assert json.loads(report.to_json())["course"] is None
-
-
-@pytest.mark.parametrize("where", [0, 1])
-def test_without_spacing_sizes_are_not_measured_and_a_warning_says_so(
-    model: Model, where: int
-) -> None:
-    made = study([FIRST, SECOND])
-    bare = dataclasses.replace((made.priors[0], made)[where].image, spacing_mm=None)
-    if where:
-        made = dataclasses.replace(made, image=bare)
-    else:
-        made = dataclasses.replace(made, priors=(dataclasses.replace(made.priors[0], image=bare),))
-    report = read(made, model)
-    assert report.course is None and NOT_MEASURED in report.warnings
-    assert report.change is not None and report.change.scores is not None
-    with pytest.raises(MedicADError, match="not measured"):
-        kept = tuple(w for w in report.warnings if w != NOT_MEASURED)
-        dataclasses.replace(report, warnings=kept)
 
 
 def test_a_date_out_of_scope_cuts_the_course(model: Model) -> None:
@@ -288,8 +280,10 @@ def test_a_date_out_of_scope_cuts_the_course(model: Model) -> None:
     assert [s.reason for s in course.steps] == [said.format("later"), said.format("earlier")]
     assert report.change is not None and report.change.reason == course.steps[1].reason
     assert math.isnan(course.visits[1].score) and math.isnan(course.loads[1])
-    assert course.lesions.changes == ((), ())
-    assert len({i.number for d in course.lesions.lesions for i in d}) == 4 + 0 + 3  # no id returns
+    assert followed(course).changes == ((), ())
+    assert (
+        len({i.number for d in followed(course).lesions for i in d}) == 4 + 0 + 3
+    )  # no id returns
     content = json.loads(report.to_json())["course"]
     assert content["dates"][1]["load"] is None and content["dates"][1]["lesions"] is None
 
@@ -324,8 +318,8 @@ def test_two_courses_lie_beside_a_failed_alignment(model: Model) -> None:
     course = course_of(read(dataclasses.replace(made, priors=priors), model))
     assert course.steps[0].label == "not_comparable"
     assert "different planes" in str(course.steps[0].reason)
-    assert course.steps[1].label != "not_comparable" and course.lesions.changes[1]
-    before, after = ({i.number for i in d} for d in course.lesions.lesions[:2])
+    assert course.steps[1].label != "not_comparable" and followed(course).changes[1]
+    before, after = ({i.number for i in d} for d in followed(course).lesions[:2])
     assert not before & after
 
 
@@ -361,7 +355,7 @@ def test_two_dates_of_one_day_take_growth_per_year_from_no_other_pair(model: Mod
     first, second = (dataclasses.replace(prior, patient_id=None) for prior in made.priors)
     made = dataclasses.replace(made, patient_id=None, date=second.date, priors=(first, second))
     course = course_of(read(made, model))
-    apart, one_day = course.lesions.changes
+    apart, one_day = followed(course).changes
     assert any(c.ml_per_year > 0 for c in apart)
     assert one_day and all(math.isnan(c.ml_per_year) for c in one_day)
 

@@ -332,7 +332,7 @@ def test_few_of_many_lesions_are_shown() -> None:
         [None],
         False,
     )
-    assert course.unit == "mm2" and course.lesions.counts == (30, 30)
+    assert course.unit == "mm2" and course.counts == (30, 30)
     change = make_change(scores={"worse": 0.2, "stable": 0.7, "better": 0.1}, label="stable")
     made = make_report(
         study=Study(image, priors=(Study(image),)),

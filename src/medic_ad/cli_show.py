@@ -91,7 +91,7 @@ def show_report(report: Report) -> None:
 
 
 def show_course(report: Report, console: Console) -> None:
-    """The lesions over all dates: a column for each date, a row for each lesion.
+    """Scores, comparisons and lesions over all dates: a column for each date.
 
     A screen too narrow for all columns gets them in several tables, one below the other.
     """
@@ -101,23 +101,25 @@ def show_course(report: Report, console: Console) -> None:
     if course is None:
         return
     shown = course.rows[:MAX_ROWS]
+    loads = ["load"] if course.unit else []
     names = Column(
         "lesion" if shown else "",
-        [*(str(row["id"]) for row in shown), "load", "comparison", "score"],
+        [*(str(row["id"]) for row in shown), *loads, "comparison", "score"],
     )
     columns = []
     for i, date in enumerate(course.dates):
-        sizes = [*(row["sizes"][i] for row in shown), course.loads[i]]
+        sizes = [*(row["sizes"][i] for row in shown), *(course.loads[i] for _ in loads)]
         kinds, label = [NONE] * len(sizes), ""
         if i:
-            kinds = [*(row["kinds"][i - 1] for row in shown), course.load_labels[i - 1]]
+            followed = [row["kinds"][i - 1] for row in shown]
+            kinds = [*followed, *(course.load_labels[i - 1] for _ in loads)]
             label = course.labels[i - 1]
         cells = [
             size if kind == NONE else f"{size} {kind}"
             for size, kind in zip(sizes, kinds, strict=True)
         ]
         columns.append(Column(date, [*cells, label, course.scores[i]]))
-    said = "No lesion to follow:"
+    said = "No lesion to follow:" if course.unit else "Over the dates:"
     if shown:
         said = (
             f"Sizes in {course.unit}, with what became of them since the date before; change "

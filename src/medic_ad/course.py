@@ -220,22 +220,25 @@ class StudyCourse:
     """All dates of one patient, oldest first, the current one last.
 
     Attributes:
-        unit: "ml" of volumes, "mm2" of slices.
+        unit: "ml" of volumes, "mm2" of slices, None where a date lacks its pixel spacing.
         steps: of each consecutive pair.
-        lesions: followed over the dates; those of the last are the findings of the report.
+        lesions: followed over the dates; those of the last are the findings of the report. None
+            where a date lacks its pixel spacing: then no size is known.
     """
 
-    unit: str
+    unit: str | None
     visits: tuple[Visit, ...]
     steps: tuple[Step, ...]
-    lesions: Course
+    lesions: Course | None
 
     def __post_init__(self) -> None:
-        counts = len(self.visits), len(self.steps) + 1, len(self.lesions.lesions)
-        if self.unit not in ("ml", "mm2") or len(set(counts)) != 1:
+        followed = [] if self.lesions is None else [len(self.lesions.lesions)]
+        counts = len(self.visits), len(self.steps) + 1, *followed
+        units = ("ml", "mm2") if followed else (None,)
+        if self.unit not in units or len(set(counts)) != 1:
             raise MedicADError(
                 "expected a course in ml or mm2 with as many visits as dates and one step between "
-                f"each two, came {self.unit}, {counts}."
+                f"each two, or one without unit and sizes, came {self.unit}, {counts}."
             )
 
     @property
@@ -244,21 +247,39 @@ class StudyCourse:
         return 1.0 if self.unit == "ml" else 1000.0
 
     @property
+    def counts(self) -> tuple[int | None, ...]:
+        """Lesions on each date; None out of scope, and where no size is known."""
+        if self.lesions is None:
+            return (None,) * len(self.visits)
+        return tuple(
+            None if v.decision == "out_of_scope" else n
+            for v, n in zip(self.visits, self.lesions.counts, strict=True)
+        )
+
+    @property
     def loads(self) -> tuple[float, ...]:
-        """Size of all lesions of each date; NaN out of scope."""
+        """Size of all lesions of each date; NaN out of scope, and where no size is known."""
+        if self.lesions is None:
+            return (math.nan,) * len(self.visits)
         return tuple(
             math.nan if v.decision == "out_of_scope" else ml * self.scale
             for v, ml in zip(self.visits, self.lesions.loads_ml, strict=True)
         )
 
+    @property
+    def changes(self) -> tuple[tuple[LesionChange, ...], ...]:
+        """Of each consecutive pair of dates; none where the two were not compared or measured."""
+        return ((),) * len(self.steps) if self.lesions is None else self.lesions.changes
+
     def rows(self) -> list[LesionRow]:
-        """The lesions in the order of their tracking ids."""
-        return [self._row(*item) for item in self.lesions.history().items()]
+        """The lesions in the order of their tracking ids; none where no size is known."""
+        history = {} if self.lesions is None else self.lesions.history()
+        return [self._row(*item) for item in history.items()]
 
     def _row(self, number: int, on: tuple[Lesion | None, ...]) -> LesionRow:
         own = [
             next((c for c in changes if number in (*c.before, *c.after)), None)
-            for changes in self.lesions.changes
+            for changes in self.changes
         ]
         kinds = [None if c is None else c.kind for c in own]
         sizes = [None if lesion is None else lesion.volume_ml * self.scale for lesion in on]
@@ -320,7 +341,7 @@ def measure_date(heatmap: np.ndarray, threshold: float | None, image: Image) -> 
 
 def follow_studies(
     visits: Sequence[Visit],
-    dates: Sequence[Lesions],
+    dates: Sequence[Lesions] | None,
     steps: Sequence[Step],
     frames: Sequence[Frames | None],
     volumes: bool,
@@ -328,12 +349,14 @@ def follow_studies(
     """Put the lesions of all dates and the comparisons of each pair together.
 
     Args:
-        dates: from `measure_date`, as `visits` oldest first.
+        dates: from `measure_date`, as `visits` oldest first; None where one lacks its spacing.
         steps: what the change head says of each pair; where that is `not_comparable` the course is
             cut.
         frames: of each pair, from the alignment; None where it is not comparable.
         volumes: whether these are volumes, not slices.
     """
+    if dates is None:
+        return StudyCourse(None, tuple(visits), tuple(steps), None)
     tolerance = Tolerance() if volumes else SLICE_TOLERANCE
     compared = [step.label != "not_comparable" for step in steps]
     when = [v.date for v in visits]

@@ -133,14 +133,14 @@ def read(study: Study, model: Model, question: str | None = None, track: Track =
     """
     if question is not None:
         model.processor.check_question(question)
-    dates = [*(study.priors if study.measurable else study.priors[-1:]), study]
+    dates = [*study.priors, study]
     scans = [scan(date.image, model, track) for date in dates]
     result = scans[-1]
     fitted = calibrated(model, result.entry)
     threshold = fitted("heatmap_threshold")
     decision = decision_of(result, model)
     findings = () if threshold is None else find(result.heatmap, threshold, study.image)
-    course, last = follow(dates, scans, model, study.measurable, track)
+    course, last = follow(dates, scans, model, track)
     change = None if last is None else last.change
     text, answer, extra = "", None, []
     if result.key is None:
@@ -194,12 +194,12 @@ def decision_of(result: Scan, model: Model) -> str:
 
 
 def follow(
-    dates: Sequence[Study], scans: Sequence[Scan], model: Model, measured: bool, track: Track
+    dates: Sequence[Study], scans: Sequence[Scan], model: Model, track: Track
 ) -> tuple[StudyCourse | None, Compared | None]:
     """Compare each two consecutive dates and follow the lesions over all of them.
 
     Returns:
-        The course, None where nothing is `measured` or there is one date only; and the last pair.
+        The course and the last pair; None where there is one date only.
     """
     last: Compared | None = None
     steps, frames = [], []
@@ -221,16 +221,18 @@ def follow(
             )
         )
         frames.append(last.frames)
-    if not measured or last is None:
-        return None, last
+    if last is None:
+        return None, None
     visits = [
         Visit(d.date, s.score, decision_of(s, model), band_of(s, model))
         for d, s in zip(dates, scans, strict=True)
     ]
-    lesions = [
-        measure_date(s.heatmap, calibrated(model, s.entry)("heatmap_threshold"), d.image)
-        for d, s in zip(dates, scans, strict=True)
-    ]
+    lesions = None
+    if dates[-1].measurable:
+        lesions = [
+            measure_date(s.heatmap, calibrated(model, s.entry)("heatmap_threshold"), d.image)
+            for d, s in zip(dates, scans, strict=True)
+        ]
     return follow_studies(visits, lesions, steps, frames, dates[-1].image.is_volume), last
 
 

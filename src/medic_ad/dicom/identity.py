@@ -81,7 +81,7 @@ def trackings(report: Report) -> list[tuple[str, str]]:
     so it stays while that date is among those given; without a course that is the date itself.
     """
     own = identity(report.study)
-    if report.course is None:
+    if report.course is None or report.course.lesions is None:
         found = enumerate(report.findings, start=1)
         return [(f"lesion {n}", uid_of("lesion", own, _mark(item))) for n, item in found]
     dates = [identity(study) for study in (*report.study.priors, report.study)]

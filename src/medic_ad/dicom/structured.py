@@ -170,7 +170,7 @@ def _sizes(finding: Finding) -> list[sr.Measurement]:
 
 def _kinds(report: Report, identifier: str) -> list[sr.QualitativeEvaluation]:
     """What became of a lesion since the prior, where it was followed."""
-    if report.course is None:
+    if report.course is None or report.course.lesions is None:
         return []
     number = int(identifier.split()[-1])
     row = next(row for row in report.course.rows() if row.number == number)

@@ -111,15 +111,12 @@ def _change(change: Change) -> dict[str, Any]:
 
 
 def _course(course: StudyCourse) -> dict[str, Any]:
-    visits = zip(course.visits, course.lesions.counts, course.loads, strict=True)
-    pairs = zip(course.steps, course.lesions.changes, strict=True)
+    visits = zip(course.visits, course.counts, course.loads, strict=True)
+    pairs = zip(course.steps, course.changes, strict=True)
     return {
         "unit": course.unit,
-        "tolerance": asdict(course.lesions.tolerance),
-        "dates": [
-            {**asdict(v), "lesions": None if math.isnan(load) else count, "load": load}
-            for v, count, load in visits
-        ],
+        "tolerance": None if course.lesions is None else asdict(course.lesions.tolerance),
+        "dates": [{**asdict(v), "lesions": count, "load": load} for v, count, load in visits],
         "pairs": [
             {**asdict(step), "changes": [_lesion_change(c, course.scale) for c in changes]}
             for step, changes in pairs

@@ -54,10 +54,10 @@ def is_mixed(report: Report) -> bool:
 
 def tolerance_words(report: Report) -> str:
     """What counts as a stable lesion."""
-    if report.course is None:
+    if report.course is None or report.course.lesions is None:
         return ""
     tolerance = report.course.lesions.tolerance
-    unit = {"ml": "ml", "mm2": "mm²"}[report.course.unit]
+    unit = "ml" if report.course.unit == "ml" else "mm²"
     least = number(report.course.scale * tolerance.change_ml)
     return f"stable within {tolerance.growth:.0%}, {least} {unit} or {tolerance.voxels:.0f} pixels"
 

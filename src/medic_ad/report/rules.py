@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # person below. Radiographs are projections: their right fits lie below as well.
 POOR_SIMILARITY = 0.6
 NOT_MEASURED = (
-    "Sizes over time were not measured: not every date says its pixel spacing, so there is no "
-    "course of lesions."
+    "Sizes over time were not measured: not every date says its pixel spacing, so lesions are "
+    "not followed."
 )
 NO_ANSWER = "No answer to the question is given: the image is out of scope."
 NO_PLACE = (
@@ -220,10 +220,13 @@ def _check_course(report: Report) -> None:
     course, change, dates = report.course, report.change, 1 + len(report.study.priors)
     if course is None:
         return
-    if change is None or len(course.visits) != dates or not report.study.measurable:
+    if change is None or len(course.visits) != dates:
         raise MedicADError(
-            f"A course has a prior and all {dates} dates of a study with known spacing, not "
-            f"{len(course.visits)}."
+            f"A course has a prior and all {dates} dates of a study, not {len(course.visits)}."
+        )
+    if (course.lesions is not None) != report.study.measurable:
+        raise MedicADError(
+            "A course has sizes where all dates have a pixel spacing, and only there."
         )
     now, label = course.visits[-1], course.steps[-1].label
     ends = [
@@ -238,16 +241,17 @@ def _check_course(report: Report) -> None:
             f"The course ends with the report's score, decision, band and change {ends[0]}, not "
             f"{ends[1]}."
         )
-    if course.lesions.counts[-1] != len(report.findings):
+    now_there = None if course.lesions is None else course.lesions.counts[-1]
+    if now_there not in (None, len(report.findings)):
         raise MedicADError(
             f"The lesions of the current date are the {len(report.findings)} findings, not "
-            f"{course.lesions.counts[-1]}."
+            f"{now_there}."
         )
 
 
 def _against_load(course: StudyCourse) -> list[str]:
     """One sentence for each two dates of which the comparison and the measured load disagree."""
-    unit, said = {"ml": "ml", "mm2": "mm²"}[course.unit], []
+    unit, said = {"ml": "ml", "mm2": "mm²"}.get(course.unit or ""), []
     for i, step in enumerate(course.steps):
         if not step.contradicts:
             continue

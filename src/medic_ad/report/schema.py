@@ -126,9 +126,10 @@ _GROWTH: dict[str, Any] = dict(
 )
 
 _TOLERANCE: dict[str, Any] = {field.name: _NUMBER for field in fields(Tolerance)}
-_COURSE = _object(  # sizes and loads in `unit`; lists run over the dates or over the pairs
-    unit={"enum": ["ml", "mm2"]},
-    tolerance=_object(**_TOLERANCE),
+# Sizes and loads in `unit`, null where none is known; lists run over the dates or over the pairs.
+_COURSE = _object(
+    unit={"enum": ["ml", "mm2", None]},
+    tolerance=_or_null(_object(**_TOLERANCE)),
     dates={
         "type": "array",
         "minItems": 2,

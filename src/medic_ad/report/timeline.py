@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ class CourseTable:
     """The course in words: a column for each date, a row for each lesion shown.
 
     Attributes:
-        unit: of all sizes.
+        unit: of all sizes; None where none is known.
         dates, scores, decisions, counts, loads: a word for each date.
         labels: what the comparison says between each two dates.
         load_labels: what the measured load says there.
@@ -39,7 +40,7 @@ class CourseTable:
         notes: sentences on where the course is cut, and on growth that cannot be given.
     """
 
-    unit: str
+    unit: str | None
     dates: list[str]
     scores: list[str]
     decisions: list[str]
@@ -58,17 +59,13 @@ def course_table(report: Report) -> CourseTable | None:
     if course is None:
         return None
     dates = date_words([v.date for v in course.visits])
-    outside = [v.decision == "out_of_scope" for v in course.visits]
     rows, more = shown_rows(course)
     return CourseTable(
-        unit=_UNITS[course.unit],
+        unit=_UNITS.get(course.unit or ""),
         dates=dates,
         scores=[NONE if math.isnan(v.score) else f"{v.score:.2f}" for v in course.visits],
         decisions=[v.decision.replace("_", " ") for v in course.visits],
-        counts=[
-            NONE if out else f"{n} lesion{'' if n == 1 else 's'}"
-            for n, out in zip(course.lesions.counts, outside, strict=True)
-        ],
+        counts=[NONE if n is None else f"{n} lesion{'' if n == 1 else 's'}" for n in course.counts],
         loads=[_size(None if math.isnan(load) else load) for load in course.loads],
         labels=[step.label.replace("_", " ") for step in course.steps],
         load_labels=[step.load_label.replace("_", " ") for step in course.steps],
@@ -121,7 +118,8 @@ def _row(row: LesionRow, report: Report, course: StudyCourse) -> dict[str, Any]:
 
 def _finding_index(row: LesionRow, report: Report, course: StudyCourse) -> int | None:
     """Which finding a lesion is, None where it is gone."""
-    now = [i for i in course.lesions.lesions[-1] if i.number == row.number]
+    last = () if course.lesions is None else course.lesions.lesions[-1]
+    now = [i for i in last if i.number == row.number]
     for lesion in now:
         for index, finding in enumerate(report.findings):
             middle = lesion.centroid[-len(finding.centroid) :]
@@ -146,7 +144,7 @@ def _signed(value: float, unit: str = "") -> str:
 
 
 def timeline_png(report: Report) -> bytes | None:
-    """Load and score over the dates as PNG, None without a course."""
+    """Score and, where sizes are known, load over the dates as PNG; None without a course."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -156,24 +154,19 @@ def timeline_png(report: Report) -> bytes | None:
     known = [v.date for v in course.visits if v.date is not None]
     to_scale = len(set(known)) == len(course.visits)
     x: list[Any] = known if to_scale else list(range(len(course.visits)))
-    figure = Figure(figsize=(8.0, 4.2), dpi=150, facecolor=_BACKGROUND, layout="constrained")
+    unit = _UNITS.get(course.unit or "")
+    size = (8.0, 4.2 if unit else 2.2)
+    figure = Figure(figsize=size, dpi=150, facecolor=_BACKGROUND, layout="constrained")
     FigureCanvasAgg(figure)
-    top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    for row in shown_rows(course)[0]:
-        sizes = [math.nan if s is None else s for s in row.sizes]
-        top.plot(x, sizes, color=_MUTED, linewidth=0.8, marker=".", markersize=3, alpha=0.7)
-        last = max(i for i, s in enumerate(row.sizes) if s is not None)
-        top.annotate(
-            str(row.number), (x[last], sizes[last]), (4, 0), textcoords="offset points",
-            color=_MUTED, fontsize=7, va="center",
-        )  # fmt: skip
-    top.plot(x, course.loads, color=_LOAD, linewidth=2, marker="o", markersize=5)
-    top.set_ylabel(f"load, {_UNITS[course.unit]}", color=_TEXT, fontsize=9)
-    highest = max((s for s in course.loads if not math.isnan(s)), default=0.0)
-    top.set_ylim(bottom=0, top=1.3 * highest or 1.0)  # nothing to scale by: one unit
+    if unit:
+        top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        _plot_loads(top, x, course)
+        top.set_ylabel(f"load, {unit}", color=_TEXT, fontsize=9)
+    else:
+        top = below = figure.subplots()
     below.plot(x, [v.score for v in course.visits], color=_TEXT, linewidth=2, marker="o")
     below.set_ylabel("score", color=_TEXT, fontsize=9)
-    below.set_ylim(-0.05, 1.05)
+    below.set_ylim(-0.05, 1.05 if unit else 1.3)  # room for what the pairs say
     for place, visit in zip(x, course.visits, strict=True):  # of its own kind of scan
         if visit.uncertain_band is not None:
             below.vlines(place, *visit.uncertain_band, color=_LINE, linewidth=BAND_WIDTH, zorder=0)
@@ -184,10 +177,10 @@ def timeline_png(report: Report) -> bytes | None:
             color=_LABELS.get(step.label, _MUTED), fontsize=8, ha="center", va="top",
         )  # fmt: skip
         if step.label == "not_comparable":
-            for axes in (top, below):
+            for axes in {top, below}:
                 axes.axvline(middle, color=_MUTED, linestyle=":", linewidth=1)
     below.set_xticks(x, date_words([v.date for v in course.visits]))
-    for axes in (top, below):
+    for axes in {top, below}:
         axes.set_facecolor(_BACKGROUND)
         axes.tick_params(colors=_MUTED, labelsize=8)
         axes.margins(x=0.06)
@@ -198,3 +191,18 @@ def timeline_png(report: Report) -> bytes | None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor=_BACKGROUND)
     return buffer.getvalue()
+
+
+def _plot_loads(top: Any, x: Sequence[Any], course: StudyCourse) -> None:
+    """Size of each lesion shown, and of all."""
+    for row in shown_rows(course)[0]:
+        sizes = [math.nan if s is None else s for s in row.sizes]
+        top.plot(x, sizes, color=_MUTED, linewidth=0.8, marker=".", markersize=3, alpha=0.7)
+        last = max(i for i, s in enumerate(row.sizes) if s is not None)
+        top.annotate(
+            str(row.number), (x[last], sizes[last]), (4, 0), textcoords="offset points",
+            color=_MUTED, fontsize=7, va="center",
+        )  # fmt: skip
+    top.plot(x, course.loads, color=_LOAD, linewidth=2, marker="o", markersize=5)
+    highest = max((s for s in course.loads if not math.isnan(s)), default=0.0)
+    top.set_ylim(bottom=0, top=1.3 * highest or 1.0)  # nothing to scale by: one unit
