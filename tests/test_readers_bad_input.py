@@ -82,22 +82,6 @@ def test_truncated_pixel_data_names_the_bytes(tmp_path: Path) -> None:
     assert "less than expected" in came and remedy == "copy or export the file again"
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_truncated_nifti(tmp_path: Path, suffix: str) -> None:
-    voxels = np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"whole{suffix}")
-    whole = (tmp_path / f"whole{suffix}").read_bytes()
-    for part in (0.99, 0.5, 0.1):
-        path = tmp_path / f"{part}{suffix}"
-        path.write_bytes(whole[: int(part * len(whole))])
-        expected, came, remedy = refused(path)
-        assert remedy == "copy or export it again"
-        if suffix == ".nii":
-            assert expected == "32352 bytes of NIfTI data" and "cut off" in came
-        else:
-            assert expected == "a complete NIfTI file" and "EOFError" in came
-
-
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_truncated_picture(tmp_path: Path, suffix: str) -> None:
     Pillow.fromarray(GREY).save(tmp_path / f"whole{suffix}")

@@ -25,6 +25,7 @@ from medic_ad.image import Image, Source, check_grid
 from medic_ad.readers.common import cause, sha256_of
 
 SHEARED = 1e-3  # of the slice distance, by which the step between slices may be longer
+PADDING = 2**16  # bytes of zeros that may follow the voxels, as of a copy in whole blocks
 _GZIP = b"\x1f\x8b"
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _TO_MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
@@ -119,7 +120,10 @@ def _load(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64], list[st
 
 
 def _bytes_of(stream: BinaryIO, path: Path) -> tuple[bytes, tuple[int, int, int]]:
-    """The bytes that the header announces, and the shape; refused before voxels are unpacked."""
+    """The bytes that the header announces, and the shape; refused before voxels are unpacked.
+
+    NIfTI knows nothing behind the voxels, so that what stands there is damage, a few zeros apart.
+    """
     head = stream.read(540)
     kind: Any = nibabel.Nifti2Header if head[4:6] in (b"n+", b"ni") else nibabel.Nifti1Header
     header = kind.from_fileobj(io.BytesIO(head), check=False)
@@ -144,9 +148,20 @@ def _bytes_of(stream: BinaryIO, path: Path) -> tuple[bytes, tuple[int, int, int]
             f"{path}: expected a NIfTI file of real grey values, came voxels of type {dtype}; "
             "convert them to one number a voxel."
         )
-    size = int(header["vox_offset"]) + math.prod(shape) * dtype.itemsize
+    offset = int(header["vox_offset"])
+    if offset < kind.single_vox_offset:
+        raise ReadError(
+            f"{path}: expected voxels from byte {kind.single_vox_offset} on, came a NIfTI header "
+            f"that puts them at {offset}; copy or export it again."
+        )
+    size = offset + math.prod(shape) * dtype.itemsize
     data = head + stream.read(max(0, size - len(head)))
-    stream.read(1)  # at the end of a .gz this compares its checksum
+    rest = stream.read(PADDING + 1)  # the end of a .gz, where its checksum is compared
+    if len(rest) > PADDING or any(rest):
+        raise ReadError(
+            f"{path}: expected a complete NIfTI file of {size} bytes as its header says, came one "
+            "that goes on behind its voxels; copy or export it again."
+        )
     if len(data) < size:
         raise ReadError(
             f"{path}: expected {size} bytes of NIfTI data, came {len(data)}: the file is cut "
