@@ -107,7 +107,59 @@ def test_too_many_priors_are_refused_before_any_file_is_read(tmp_path: Path) -> 
 def test_one_unknown_date_is_enough_to_be_unverified(tmp_path: Path) -> None:
     study = read_study(scan(tmp_path, "20240105"), prior=scan(tmp_path, None))
     assert not study.identity_verified and study.patient_id == "P1"
-    assert read_study(scan(tmp_path, None), date="2024-01-05").identity_verified
+    assert read_study(scan(tmp_path, "20240105")).identity_verified
+
+
+def test_a_date_that_was_typed_verifies_nothing(tmp_path: Path) -> None:
+    typed = read_study(scan(tmp_path, None), date="2024-01-05")
+    assert typed.date == datetime.date(2024, 1, 5) and not typed.identity_verified
+    pair = read_study(
+        scan(tmp_path, "20240105"), prior=scan(tmp_path, None), prior_dates="2023-01-01"
+    )
+    assert not pair.identity_verified
+    assert "identity and dates not verified: the order of the dates holds" in pair.notes
+
+
+def test_a_date_before_the_birth_that_the_file_states_is_refused(tmp_path: Path) -> None:
+    path = scan(tmp_path, None, PatientBirthDate="19550102")
+    assert read_study(path, date="1955-01-02").date == datetime.date(1955, 1, 2)
+    for paths, dates, option in (
+        ({}, {"date": "1955-01-01"}, "--date"),
+        ({"prior": path}, {"prior_dates": "1955-01-01"}, "--prior-date"),
+    ):
+        with pytest.raises(StudyError) as caught:
+            read_study(path, **paths, **dates)
+        assert said(caught) == (
+            "a study date on or after the birth date in the file",
+            "1955-01-01",
+            f"correct {option} or give the right file",
+        )
+
+
+@pytest.mark.parametrize("days", [None, ["2020-01-01", "2021-01-01"]])
+def test_one_file_as_two_priors_is_refused(tmp_path: Path, days: list[str] | None) -> None:
+    now, first = picture(tmp_path, "now.png"), picture(tmp_path, "first.png", 1)
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(first.read_bytes())
+    for again in (first, copy):
+        with pytest.raises(StudyError) as caught:
+            read_study(now, prior=[first, again], prior_dates=days, date="2022-01-01")
+        assert said(caught) == (
+            "priors of different dates",
+            f"the same file as {first}",
+            "give each prior once",
+        )
+
+
+def test_priors_may_come_from_a_glob_or_an_array(tmp_path: Path) -> None:
+    now = picture(tmp_path, "now.png")
+    paths = [picture(tmp_path, f"prior{n}.png", 1 + n) for n in range(2)]
+    for priors in (tmp_path.glob("prior*.png"), np.array([str(p) for p in paths])):
+        study = read_study(now, prior=priors, prior_dates=(f"202{n}-01-01" for n in range(2)))
+        assert sorted(p.image.source.path for p in study.priors) == [str(p) for p in paths]
+        assert [p.date and p.date.year for p in study.priors] == [2020, 2021]
+    alone = read_study(now, prior=paths[0], prior_dates=datetime.date(2020, 1, 1))
+    assert len(alone.priors) == 1
 
 
 def test_same_day_and_same_file_are_noted_where_the_patient_is_unknown(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ MIN_SIDE_PX = 16
 SMALL_SIDE_PX = 32  # a slice with a shorter side is read, with a warning in the report
 MAX_SIDE_PX = 8192
 MAX_VOXELS = 2**29  # 2 GiB as float32
+# Longest side of a slice: a dental film has 35 mm, cut-outs are smaller; nobody is longer than the
+# picture of a whole body. Beyond, a report warns: micrometres, centimetres or metres came as mm.
+FIELD_MM = (20.0, 2000.0)
 
 # Terms that name the same part for a comparison: scanners use them interchangeably.
 _SAME_PART = ({"BRAIN", "HEAD", "SKULL"}, {"CHEST", "LUNG", "THORAX"})

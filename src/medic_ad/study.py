@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from medic_ad.errors import StudyError
-from medic_ad.image import Image, same_body_part, same_modality
+from medic_ad.image import FIELD_MM, Image, same_body_part, same_modality
 from medic_ad.readers import read_image
 
 PathLike = str | os.PathLike[str]
@@ -31,7 +31,8 @@ class Study:
         patient_id: as the file says, None when unknown.
         date: of the study, from the file or the caller, None when unknown.
         identity_verified: True only when this study and all priors carry the same patient id
-            and dates that put each prior before the current.
+            and dates that put each prior before the current. Dates that only the caller gave do
+            not count.
         priors: oldest first; a prior has no priors of its own.
         notes: sentences on what could not be verified.
 
@@ -78,11 +79,11 @@ class Study:
 
 def read_study(
     path: PathLike,
-    prior: PathLike | Sequence[PathLike] | None = None,
+    prior: PathLike | Iterable[PathLike] | None = None,
     modality: str | None = None,
     body_part: str | None = None,
     date: Day = None,
-    prior_dates: Day | Sequence[Day] = None,
+    prior_dates: Day | Iterable[Day] = None,
 ) -> Study:
     """Read the current image and its priors, and check that they belong together.
 
@@ -113,6 +114,7 @@ def read_study(
     ]
     if all(study.date is not None for study in priors):
         priors.sort(key=_date_of)
+    _check_files(priors)
     verified = _verified(current, priors)
     return Study(
         image=current.image,
@@ -125,10 +127,11 @@ def read_study(
 
 
 def _several(given: Any) -> list[Any]:
-    """One or several, as a list: what is no list or tuple, None apart, is one."""
+    """One path or date, several of them, or None, as a list."""
     if given is None:
         return []
-    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    one = isinstance(given, str | os.PathLike | datetime.date)
+    return [given] if one else list(given)
 
 
 def _single(image: Image, day: Day, option: str) -> Study:
@@ -139,15 +142,21 @@ def _single(image: Image, day: Day, option: str) -> Study:
             f"{image.source.path}: expected the study date {given} as given, came {stated} in "
             f"the file; leave {option} out or give the right file."
         )
+    birth = image.source.birth_date
+    if given is not None and birth is not None and given < birth:
+        raise StudyError(
+            f"{image.source.path}: expected a study date on or after the birth date in the file, "
+            f"came {given}; correct {option} or give the right file."
+        )
     date = stated or given
     patient = image.source.patient_id
-    verified = patient is not None and date is not None
+    verified = patient is not None and stated is not None
     return Study(image=image, patient_id=patient, date=date, identity_verified=verified)
 
 
 def _verified(current: Study, priors: Sequence[Study]) -> bool:
     studies = (current, *priors)
-    if any(study.patient_id is None or study.date is None for study in studies):
+    if any(s.patient_id is None or s.image.source.study_date is None for s in studies):
         return False
     if any(study.patient_id != current.patient_id for study in priors):
         return False
@@ -162,11 +171,19 @@ def _notes(current: Study, priors: Sequence[Study], verified: bool) -> list[str]
         if study.date is not None and in_future(study.date)
     ]
     notes += [doubt for study in (*priors, current) for doubt in study.image.source.doubts]
+    notes += [doubt for study in (*priors, current) for doubt in _doubts_on_spacing(study.image)]
     if not priors:
         return list(dict.fromkeys(notes))
     if not verified:
         dated = all(study.date is not None for study in (*priors, current))
         notes.append(f"{NOT_VERIFIED}: the order {'of the dates' if dated else 'given'} holds")
+    posed = [s.image.orientation_known for s in (*priors, current)]
+    if current.image.is_volume and not all(posed):
+        which = "some of the dates" if any(posed) else "all dates"
+        notes.append(
+            f"the orientation of {which} is unknown: their left and right may be exchanged, which "
+            "looks like change"
+        )
     for prior in priors:
         if prior.date is not None and prior.date == current.date:
             notes.append(f"a prior carries the date of the current study ({prior.date})")
@@ -192,6 +209,19 @@ def _notes(current: Study, priors: Sequence[Study], verified: bool) -> list[str]
     return list(dict.fromkeys(notes))
 
 
+def _doubts_on_spacing(image: Image) -> Iterator[str]:
+    """A field of view that no patient has."""
+    if image.spacing_mm is None:
+        return
+    low, high = FIELD_MM
+    side = max(n * mm for n, mm in zip(image.grid[-2:], image.spacing_mm[-2:], strict=True))
+    if not low <= side <= high:
+        yield (
+            f"an image is {side:g} mm long by its pixel spacing (expected {low:g} to {high:g} "
+            "mm): sizes may be in wrong units"
+        )
+
+
 def _name_parts(name: str | None) -> list[str]:
     """The words of a name in its first script, whatever their order and case (PS3.5 6.2.1)."""
     return sorted(re.findall(r"[^\W_]+", (name or "").split("=")[0].casefold()))
@@ -210,6 +240,18 @@ def _check_number(priors: Sequence[Any]) -> None:
         raise StudyError(
             f"expected at most {MOST_DATES - 1} priors, came {len(priors)}; leave some out."
         )
+
+
+def _check_files(priors: Sequence[Study]) -> None:
+    """Refuse one file as two priors: it cannot be of two dates."""
+    seen: dict[str, str] = {}
+    for source in (prior.image.source for prior in priors):
+        if source.sha256 in seen:
+            raise StudyError(
+                f"{source.path}: expected priors of different dates, came the same file as "
+                f"{seen[source.sha256]}; give each prior once."
+            )
+        seen[source.sha256] = source.path
 
 
 def _check_prior(current: Study, prior: Study) -> None:
