@@ -13,7 +13,6 @@ from medic_ad.report import NOTICE, Report, due_warnings
 from medic_ad.study import Study
 
 THRESHOLD = 0.42
-# Patient coordinates of axial slices as displayed: +w left, +h posterior, +d towards the head.
 QUALITY = {
     "overlap": 0.97,
     "displacement_mm": 12.22,
@@ -22,6 +21,7 @@ QUALITY = {
     "ncc_before": 0.95,
     "ncc_after": 0.996,
 }
+# Patient coordinates of axial slices as displayed: +w left, +h posterior, +d towards the head.
 AXIAL = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 
 

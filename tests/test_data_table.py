@@ -79,6 +79,30 @@ def test_given_splits_hold_or_are_refused(tmp_path: Path) -> None:
         table.samples(root, write(root, head + "00.png,A,val\n01.png,B,"))
 
 
+def registered(root: Path) -> None:
+    """Volumes of three people in one space: each the same head, with little of its own."""
+    noise = np.random.default_rng(0).normal(size=(3, 32, 32, 4)).astype(np.float32)
+    head = np.dstack([scene(n)[::2, ::2] for n in range(4)]).astype(np.float32)
+    for i in range(3):
+        nibabel.save(nibabel.Nifti1Image(head + noise[i], np.eye(4)), root / f"{i}.nii")
+
+
+def test_registered_volumes_of_different_patients_are_no_duplicates(tmp_path: Path) -> None:
+    registered(tmp_path)
+    (tmp_path / "copy.nii").write_bytes((tmp_path / "0.nii").read_bytes())
+    head = "image,slice,patient,modality,split\n"
+
+    def splits(*lines: str) -> list[str]:
+        csv = write(tmp_path, head + "\n".join(lines))
+        return [sample.split for sample in table.samples(tmp_path, csv)]
+
+    lines = ["0.nii,1,A,MR,train", "1.nii,1,B,MR,val", "2.nii,1,C,MR,test"]
+    assert splits(*lines) == ["train", "val", "test"]
+    for last in ("copy.nii,1,D,MR,val", "1.nii,1,,MR,val", "0.nii,1,,MR,val"):
+        with pytest.raises(DataError, match=r"row 3, column split.*nearly the same image"):
+            splits(lines[0], last)
+
+
 def test_all_columns_arrive(tmp_path: Path) -> None:
     root = folder(tmp_path, 3)
     csv = write(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import datetime
 import json
+import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.data import get_testdata_file
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
@@ -309,6 +312,27 @@ def test_nothing_is_left_behind_where_nothing_can_be_written(tmp_path: Path) -> 
     with pytest.raises(DeidentifyError, match="a key of 32 bytes"):
         deidentify(tmp_path / "in", tmp_path / "out", tmp_path / "key")
     assert {p.name for p in tmp_path.iterdir()} == {"in", "key"}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_disk_that_fills_up_ends_the_run_and_nothing_is_left(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "in").mkdir()
+    for name, source in (("1", "MR_small.dcm"), ("2", "CT_small.dcm")):  # 10 and 39 kB
+        shutil.copy(str(get_testdata_file(source)), tmp_path / "in" / name)
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, usual[1]))
+    try:
+        with pytest.raises(DeidentifyError) as caught:
+            deidentify(tmp_path / "in", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    expected, came, _ = said(caught)
+    assert expected == "a folder that takes all cleaned images" and "File too large" in came
+    assert {p.name for p in tmp_path.iterdir()} == ({"in", "out"} if there else {"in"})
+    assert not there or not list(out.iterdir())
 
 
 def test_a_folder_within_the_originals_is_refused_and_makes_no_key(tmp_path: Path) -> None:

@@ -123,12 +123,13 @@ def test_a_date_that_was_typed_verifies_nothing(tmp_path: Path) -> None:
 def test_a_date_before_the_birth_that_the_file_states_is_refused(tmp_path: Path) -> None:
     path = scan(tmp_path, None, PatientBirthDate="19550102")
     assert read_study(path, date="1955-01-02").date == datetime.date(1955, 1, 2)
-    for paths, dates, option in (
-        ({}, {"date": "1955-01-01"}, "--date"),
-        ({"prior": path}, {"prior_dates": "1955-01-01"}, "--prior-date"),
-    ):
+    wrongs: dict[str, dict[str, Any]] = {
+        "--date": {"date": "1955-01-01"},
+        "--prior-date": {"prior": path, "prior_dates": "1955-01-01"},
+    }
+    for option, wrong in wrongs.items():
         with pytest.raises(StudyError) as caught:
-            read_study(path, **paths, **dates)
+            read_study(path, **wrong)
         assert said(caught) == (
             "a study date on or after the birth date in the file",
             "1955-01-01",

@@ -22,6 +22,7 @@ from medic_ad.deidentify.person import Person, read_key
 from medic_ad.deidentify.scrub import Action, scrub
 from medic_ad.deidentify.stored import clear_outside
 from medic_ad.errors import DeidentifyError, MedicADError
+from medic_ad.readers.common import cause
 from medic_ad.readers.dicom_files import holds_dicom, read_dataset
 from medic_ad.readers.dicom_pixels import PIXELS, PLUGINS, check_samples, no_panic
 
@@ -79,8 +80,8 @@ def deidentify(source: Path, folder: Path, key: Path | None = None, track: Track
         track: wraps the loop over the files, for a progress bar.
 
     Raises:
-        DeidentifyError: nothing can be written, the folder is in use or within the source,
-            or the key is none.
+        DeidentifyError: nothing can be written, or not all of it; the folder is in use or within
+            the source; or the key is none.
     """
     if not source.exists():
         raise DeidentifyError(
@@ -100,8 +101,8 @@ def deidentify(source: Path, folder: Path, key: Path | None = None, track: Track
     name = f".{folder.name}.{uuid.uuid4().hex}"
     # within a folder that is there: it may be a mount, or the only one that is open to us
     staging = folder / name if folder.is_dir() else folder.with_name(name)
-    staging.mkdir(parents=True)
     try:
+        staging.mkdir(parents=True)
         outcome = _all(source, folder, staging, secret, track)
         (staging / REPORT).write_text(json.dumps(_document(outcome), indent=1) + "\n")
         if folder.exists():
@@ -109,6 +110,11 @@ def deidentify(source: Path, folder: Path, key: Path | None = None, track: Track
                 os.rename(path, folder / path.name)  # the list of what was done comes last
         else:
             os.rename(staging, folder)
+    except OSError as error:  # those of single files were refused on the way
+        raise DeidentifyError(
+            f"{folder}: expected a folder that takes all cleaned images, came {cause(error)}; make "
+            "room or give another."
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return outcome
@@ -127,14 +133,14 @@ def _all(source: Path, folder: Path, staging: Path, secret: bytes, track: Track)
                 raise DeidentifyError("expected each image once, came its SOP Instance UID again.")
             written = io.BytesIO()
             dataset.save_as(written, enforce_file_format=True)
-            target = staging / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(written.getvalue())
         except MedicADError as error:
             refused.append(Refused(path, str(error)))
         except Exception as error:  # damaged files make pydicom raise many kinds
             refused.append(Refused(path, f"it cannot be read as a DICOM image ({error})"))
         else:
+            target = staging / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(written.getvalue())
             cleaned[name] = Cleaned(name, tuple(actions), tuple(boxes))
     if not cleaned:
         first = f": {refused[0].reason}" if refused else "."

@@ -92,7 +92,12 @@ def samples(
     digests = {i: one.digest for one, i in zip(reversed(found), reversed(position), strict=True)}
     check_same([digests[i] for i in range(len(parsed))], parsed, "label", str(csv))
     groups = Groups(len(parsed))
-    duplicates = [(position[i], position[j]) for i, j in duplicate_pairs(found)]
+    duplicates = [
+        (position[i], position[j])
+        for i, j in duplicate_pairs(found)
+        if found[i].digest == found[j].digest
+        or not _apart(parsed[position[i]], parsed[position[j]])
+    ]
     for i, j in duplicates:
         groups.join(i, j)
     by_patient: dict[str, int] = {}
@@ -109,6 +114,15 @@ def samples(
         Sample(**row, group=f"{NAME}:{member + 2}", split=split, source=NAME)
         for row, member, split in zip(parsed, members, splits, strict=True)
     ]
+
+
+def _apart(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two rows are slices of volumes of two patients, as by `alike_files`.
+
+    Slices of a volume without a patient are alike as ever: nothing else binds them together.
+    """
+    patients = a["patient"], b["patient"]
+    return None not in (*patients, a["slice"], b["slice"]) and patients[0] != patients[1]
 
 
 def _fingerprints(
