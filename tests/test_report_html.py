@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image as PILImage
 from report_cases import (
     AXIAL,
@@ -25,7 +29,7 @@ from report_cases import (
 from medic_ad.finding import Change
 from medic_ad.report import NOTICE, html
 from medic_ad.report.colour import INVISIBLE, change_rgba, grey, grey_limits, heat_rgba
-from medic_ad.report.figure import overlay_png
+from medic_ad.report.figure import _colour_bar, overlay_png
 from medic_ad.report.labels import number, sizes
 from medic_ad.report.panels import MAX_SLICES, key_slice, outlines, panels, shown_slices
 from medic_ad.study import Study
@@ -268,3 +272,18 @@ def test_the_overlay_picture_of_a_pair_has_three_panels() -> None:
     assert warm_pixels(overlay_png(pair_report(change=better))) < warm_pixels(
         overlay_png(pair_report())
     )
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.05, 0.1, 0.14, 0.16, 0.5, 0.84, 0.9, 0.98])
+def test_labels_of_the_colour_bar_never_overlap(threshold: float) -> None:
+    (panel,) = panels(report := make_report())
+    figure = Figure(figsize=(5.0, 6.0), dpi=110)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.124, 0.5, 0.752, 0.02))  # as of one panel
+    _colour_bar(axes, dataclasses.replace(panel, level=threshold), report)
+    canvas.draw()
+    labels = axes.get_xticklabels()
+    assert f"{threshold:.2f} threshold" in [label.get_text() for label in labels]
+    spans = sorted((box.x0, box.x1) for box in (one.get_window_extent() for one in labels))
+    assert len(spans) == (3 if 0.15 < threshold < 0.85 else 2)
+    assert all(left[1] + 3 < right[0] for left, right in pairwise(spans))

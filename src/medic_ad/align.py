@@ -44,7 +44,7 @@ class Alignment:
         quality: `similarity` (mean squared local correlation, 0 to 1) and `similarity_before`
             (as the files lie), `ncc_after` and `ncc_before`, `overlap` (part of the smaller
             view that both see), and the mean `displacement_mm` or, without spacing,
-            `displacement_px`.
+            `displacement_px`; empty where nothing was estimated.
         current_frame, prior_frame: from voxels of each date `(d, h, w, 1)` to one common frame
             halfway between the dates, mm where the files give a spacing; exchanged with them.
     """
@@ -116,7 +116,7 @@ def align(current: Image, prior: Image) -> Alignment:
         if fit is None:
             reason = "one image shows no structure, or the two do not overlap"
     moved = fit is not None and not _fits_as_it_lies(fit, place)
-    agreement = _agreement(fit, same, moved)
+    agreement = _agreement(fit, moved) if same or fit is not None else {}
     limit = MIN_SIMILARITY[current.pixels.ndim]
     if reason is None and agreement["similarity"] < limit:
         reason = (
@@ -142,7 +142,7 @@ def align(current: Image, prior: Image) -> Alignment:
     first_half[outside] = np.nan
     second_half[outside] = np.nan
 
-    quality = place.quality(matrix, float(1 - outside.mean())) | agreement
+    quality = agreement and place.quality(matrix, float(1 - outside.mean())) | agreement
     if reason is None and quality["overlap"] < MIN_OVERLAP:
         reason = (
             f"the images overlap too little ({quality['overlap']:.0%} of the smaller view, at "
@@ -258,8 +258,9 @@ class _Place:
         return float(np.linalg.norm(way, axis=0).mean())
 
 
-def _agreement(fit: Fit | None, same: bool, moved: bool) -> dict[str, float]:
-    before = (1.0, 1.0) if same else (fit.similarity_before, fit.ncc_before) if fit else (0.0, 0.0)
+def _agreement(fit: Fit | None, moved: bool) -> dict[str, float]:
+    """How the images agree; without a fit they are the same."""
+    before = (1.0, 1.0) if fit is None else (fit.similarity_before, fit.ncc_before)
     after = (fit.similarity, fit.ncc) if fit is not None and moved else before
     return {
         "similarity_before": before[0],

@@ -69,7 +69,9 @@ def compare_studies(
     if refused is not None:
         return not_comparable(refused, {})
     alignment = align(current.image, prior.image)
-    record = {**alignment.quality, "transform": np.asarray(alignment.transform).tolist()}
+    record: dict[str, Any] = dict(alignment.quality)
+    if record:
+        record["transform"] = np.asarray(alignment.transform).tolist()
     if not alignment.ok:
         return not_comparable(alignment.reason, record)
     seen = compare_slices(alignment, model, track, known)

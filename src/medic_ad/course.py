@@ -367,9 +367,11 @@ def follow_studies(
     for step, found, both in zip(steps, course.changes, compared, strict=True):
         if both:
             label, mixed = load_change(found, tolerance)
+            step = replace(step, load_label=label, load_mixed=mixed)
+        if step.load_label != "not_comparable":
             counted = [c.volumes_ml for c in found if c.kind != "not_comparable"]
             before, after = (math.fsum(ml[i] for ml in counted) * scale for i in (0, 1))
-            step = replace(step, load_label=label, load_mixed=mixed, loads=(before, after))
+            step = replace(step, loads=(before, after))
         judged.append(step)
     return StudyCourse("ml" if volumes else "mm2", tuple(visits), tuple(judged), course)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BACKGROUND, TEXT, MUTED, CONTOUR = "#0c0e11", "#d9dfe5", "#8d98a3", "#7fe3f5"
 TRUTH = "#8fe388"  # outline of a mask, beside that of a map
 _PANEL_INCHES = 5.0
+_LABEL_REACH = 0.15  # of the colour bar, that the threshold's label takes to either side
 
 
 def overlay_png(report: Report) -> bytes:
@@ -100,5 +101,6 @@ def _colour_bar(axes: Any, panel: Panel, report: Report) -> None:
         return
     threshold = report.heatmap_threshold if panel.level is None else panel.level
     axes.axvline(threshold, color=CONTOUR, linewidth=2)
-    axes.set_xticks([0, threshold, 1], ["0", f"{threshold:.2f} threshold", "1"])
+    ends = [at for at in (0, 1) if abs(at - threshold) > _LABEL_REACH]
+    axes.set_xticks([threshold, *ends], [f"{threshold:.2f} threshold", *map(str, ends)])
     axes.set_xlabel("probability of an anomaly", color=MUTED, size=8, labelpad=1)

@@ -160,7 +160,7 @@ def text_dates(report: Report) -> str | None:
 
 
 def alignment_words(report: Report) -> list[str]:
-    """How well each two dates lie on each other, a line a pair; none where no one was aligned."""
+    """How well each two dates lie on each other, a line for each pair that was compared."""
     if report.change is None:
         return []
     course = report.course
@@ -169,7 +169,7 @@ def alignment_words(report: Report) -> list[str]:
     return [
         f"From {before} to {after}: {_quality(step.alignment)}"
         for (before, after), step in zip(pairwise(dates), steps, strict=True)
-        if step.alignment
+        if step.alignment and step.label != "not_comparable"
     ]
 
 

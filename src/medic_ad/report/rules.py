@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medic_ad.course import StudyCourse
+from medic_ad.course import Step, StudyCourse
 from medic_ad.errors import MedicADError
 from medic_ad.finding import CHANGED, DECISIONS, Change, Finding, decide
 from medic_ad.image import SMALL_SIDE_PX
 from medic_ad.report.document import plain
-from medic_ad.report.labels import number
+from medic_ad.report.labels import date_words, number
 from medic_ad.report.schema import PROVENANCE, validate
 from medic_ad.report.text import answer_contradictions, contradictions
 from medic_ad.study import NOT_VERIFIED, Study
@@ -68,7 +69,7 @@ def due_warnings(
     if study.priors and not study.measurable:
         due.append(NOT_MEASURED)
     if change is not None:
-        due += _poor_fit(change)
+        due += _poor_fits(change, course)
         due += _outside_findings(change, findings)
     if course is not None:
         due += _against_load(course)
@@ -255,10 +256,7 @@ def _against_load(course: StudyCourse) -> list[str]:
     for i, step in enumerate(course.steps):
         if not step.contradicts:
             continue
-        ends = (
-            f"date {k + 1}" if course.visits[k].date is None else str(course.visits[k].date)
-            for k in (i, i + 1)
-        )
+        ends = date_words([visit.date for visit in course.visits])[i : i + 2]
         before, after = step.loads
         verb = "rose" if after > before else "fell" if after < before else "stayed"
         within = ", within tolerance" if step.load_label == "stable" else ""
@@ -270,14 +268,20 @@ def _against_load(course: StudyCourse) -> list[str]:
     return said
 
 
-def _poor_fit(change: Change) -> list[str]:
-    """One sentence where two dates were compared although they hardly fit."""
-    similarity = change.alignment.get("similarity")
-    if change.map is None or similarity is None or similarity >= POOR_SIMILARITY:
-        return []
+def _poor_fits(change: Change, course: StudyCourse | None) -> list[str]:
+    """One sentence for each two dates that were compared although they hardly fit."""
+    steps: list[tuple[str, Change | Step]] = [("The dates", change)]
+    if course is not None and len(course.steps) > 1:
+        pairs = pairwise(date_words([visit.date for visit in course.visits]))
+        steps = [
+            (" and ".join(p).capitalize(), s) for p, s in zip(pairs, course.steps, strict=True)
+        ]
     return [
-        f"The dates agree poorly after alignment (similarity {similarity:.2f}, below "
-        f"{POOR_SIMILARITY:g}): the change may be of position, not of disease."
+        f"{dates} agree poorly after alignment (similarity {step.alignment['similarity']:.2f}, "
+        f"below {POOR_SIMILARITY:g}): the change may be of position, not of disease."
+        for dates, step in steps
+        if step.label != "not_comparable"
+        and step.alignment.get("similarity", 1.0) < POOR_SIMILARITY
     ]
 
 

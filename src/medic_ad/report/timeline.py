@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,8 @@ class CourseTable:
         rows: tracking id, index of the finding (None where the lesion is gone), classes and their
             percent, a size for each date, change and growth per year.
         more: lesions that are not shown.
-        notes: sentences on where the course is cut, and on growth that cannot be given.
+        notes: sentences on where the course is cut, on loads that count for a part only, and on
+            growth that cannot be given.
     """
 
     unit: str | None
@@ -77,9 +78,23 @@ def course_table(report: Report) -> CourseTable | None:
                 for i, step in enumerate(course.steps)
                 if step.reason
             ),
+            *_judged_loads(course, dates),
             *([NO_GROWTH] if rows and any(v.date is None for v in course.visits) else []),
         ],
     )
+
+
+def _judged_loads(course: StudyCourse, dates: list[str]) -> Iterator[str]:
+    """A sentence for each two dates of which the load is judged without some of the lesions."""
+    for i, (step, changes) in enumerate(zip(course.steps, course.changes, strict=True)):
+        partly = any(c.kind == "not_comparable" for c in changes)
+        if not partly or step.load_label == "not_comparable":
+            continue
+        before, after = map(_size, step.loads)
+        yield (
+            f"{dates[i]} to {dates[i + 1]}: the load is judged by the lesions whose place both "
+            f"dates show, {before} before and {after} {_UNITS[course.unit or '']} after."
+        )
 
 
 def shown_rows(course: StudyCourse) -> tuple[list[LesionRow], int]:
