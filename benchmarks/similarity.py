@@ -155,7 +155,9 @@ def slabs(head: Head) -> Iterator[tuple[str, Alignment, float]]:
 
 def summary(made: list[Alignment], errors: list[float]) -> dict[str, object]:
     """n, refused, warned of, least, median and most of the similarity; errors in mm, if any."""
-    similar = [a.quality["similarity"] for a in made]
+    similar = [
+        a.quality.get("similarity", 0.0) for a in made
+    ]  # of one refused before there is none
     poor = [a.ok and s < POOR_SIMILARITY for a, s in zip(made, similar, strict=True)]
     return {
         "n": len(made),

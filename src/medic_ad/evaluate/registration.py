@@ -105,7 +105,7 @@ def try_one(name: str, volume: Image, rng: np.random.Generator) -> Trial:
         turn_deg=float(np.degrees(np.arccos(min(1.0, (np.trace(how.motion[:3, :3]) - 1) / 2)))),
         way_mm=float(np.linalg.norm((how.motion @ centre - centre)[:3])),
         error_mm=float(away.mean()) if found.ok else float("nan"),
-        similarity=found.quality["similarity"],
+        similarity=found.quality.get("similarity", float("nan")),
         seconds=seconds,
         cpu_seconds=cpu,
     )
