@@ -149,6 +149,13 @@ def test_the_base_is_made_without_a_look_at_masks_and_labels(tmp_path, monkeypat
     assert bare.batch_of(Blind(), 4, rng, generator).shape == (4, 16, 16)  # type: ignore[arg-type]
 
 
+def test_what_the_base_took_is_the_sum_of_its_two_trainings(tmp_path: Path) -> None:
+    for name, seconds in (("vision", 90.0), ("language", 30.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.run.json").write_text(json.dumps({"cpu_seconds": seconds}))
+    assert bare.cpu_seconds(tmp_path) == 120
+
+
 @pytest.fixture
 def arguments(tmp_path: Path) -> ablations.AblationsArguments:
     data, model = tiny.table(tmp_path / "data", held_out=15), tmp_path / "model"
@@ -188,6 +195,8 @@ def test_the_whole_table_runs_and_resumes(arguments, tmp_path: Path, monkeypatch
     rows = {f["of"] for p in found["parts"] for f in p["figures"]}
     assert rows >= {row.name for row in ROWS} | {"stages 1", "stages 1+2", "stages 1+2+3"}
     assert "0.7 CPU seconds" in found["verdict"] and "none of them: 3 steps" in found["verdict"]
+    [base] = runs.glob("bare-*")
+    assert bare.cpu_seconds(base) > 0
     every = [f for p in found["parts"] for f in p["figures"]]
     swap = [f for f in every if f["name"] == "swap consistency"]
     assert next(f for f in swap if f["of"] == "stage 2")["value"] == 1

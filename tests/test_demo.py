@@ -94,8 +94,8 @@ def test_a_perfect_read_is_as_planted() -> None:
     warned = (
         *now.warnings,
         "Identity and dates not verified: the order given holds.",
-        "Sizes over time were not measured: not every date says its pixel spacing, so there is no "
-        "course of lesions.",
+        "Sizes over time were not measured: not every date says its pixel spacing, so lesions are "
+        "not followed.",
     )
     now = replace(now, study=study, change=change, text=text, warnings=warned)
     rows = demo.compare(case, normal_report(), before, now)

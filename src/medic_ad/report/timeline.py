@@ -167,6 +167,7 @@ def timeline_png(report: Report) -> bytes | None:
     below.plot(x, [v.score for v in course.visits], color=_TEXT, linewidth=2, marker="o")
     below.set_ylabel("score", color=_TEXT, fontsize=9)
     below.set_ylim(-0.05, 1.05 if unit else 1.3)  # room for what the pairs say
+    below.set_yticks([0.0, 0.5, 1.0])
     for place, visit in zip(x, course.visits, strict=True):  # of its own kind of scan
         if visit.uncertain_band is not None:
             below.vlines(place, *visit.uncertain_band, color=_LINE, linewidth=BAND_WIDTH, zorder=0)

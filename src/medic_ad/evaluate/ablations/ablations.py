@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from medic_ad.evaluate.ablations import bare
 from medic_ad.evaluate.ablations.bench import AblationsArguments, Bench
 from medic_ad.evaluate.ablations.rows import BEFORE, COMPARE, DETECT, EXPLAIN, PARTS, ROWS, Row
 from medic_ad.evaluate.figures.bootstrap import LEVEL, Figure
@@ -94,8 +95,8 @@ def stages(found: Runs, words: str) -> Part:
     return Part("Stages", [note], figures)
 
 
-def budget(arguments: AblationsArguments, found: Runs) -> str:
-    """What the trainings were allowed, and what they took."""
+def budget(arguments: AblationsArguments, found: Runs, base_seconds: float) -> str:
+    """What the trainings were allowed, and what they and the base of some took."""
     spent = [made["cpu_seconds"] for runs in found.values() for made in runs]
     steps = {row: int(np.median([made["steps"] for made in runs])) for row, runs in found.items()}
     return (
@@ -104,8 +105,9 @@ def budget(arguments: AblationsArguments, found: Runs) -> str:
         f"{min(steps.values())} to {max(steps.values())} steps of {arguments.batch} scans or pairs "
         f"in them. Measured: {np.median(spent):.1f} CPU seconds a run, at most {max(spent):.1f}. "
         f"The base without masks and labels is none of them: {arguments.base_steps} steps for its "
-        "tower, as many for its language model. Intervals are Student's, over the seeds; n counts "
-        "the judged images or pairs."
+        f"tower, as many for its language model, {base_seconds / 60:.1f} CPU minutes since they "
+        "were last started. Intervals are Student's, over the seeds; n counts the judged images or "
+        "pairs."
     )
 
 
@@ -132,7 +134,7 @@ def main(arguments: AblationsArguments) -> Path:
     measured = Measured(
         stage="ablations",
         provenance=record,
-        verdict=budget(arguments, found),
+        verdict=budget(arguments, found, bare.cpu_seconds(bench.bare())),
         beats_baseline=None,
         parts=parts,
         cases=[

@@ -7,6 +7,7 @@ words that are drawn at random and have nothing to do with the image beside them
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from medic_ad.train.run import Draws, Stage, copy_records, finish, fit, split
 from medic_ad.train.settings import StageArguments
 
 HIDDEN = 0.6  # share of the patches that are to be drawn again
+PARTS = ("vision", "language")  # are trained one after the other
 
 
 class Reconstruction(Stage):
@@ -107,14 +109,19 @@ def make(arguments: StageArguments) -> Path:
         return dataclasses.replace(arguments, out=f"{arguments.out}/{name}")
 
     freeze(model, ("model.visual",))
-    vision = part("vision")
+    vision, language = map(part, PARTS)
     fit(Reconstruction(model, processor), model, Draws(images, arguments.seed), vision, "vision")
     freeze(model, ("model.language_model", "model.visual.merger", "lm_head"))
-    language = part("language")
     draws = Draws(texts, arguments.seed + 1)
     fit(LanguagePretraining(model, processor), model, draws, language, "language")
-    for name in ("vision", "language"):
+    for name in PARTS:
         shutil.rmtree(f"{arguments.out}/{name}/checkpoints", ignore_errors=True)  # large
     out = finish(model, processor, dataclasses.replace(arguments, model=""), "base")
     copy_records(out / "language", out, but="base")
     return out
+
+
+def cpu_seconds(base: Path) -> float:
+    """What its trainings took since they were last started."""
+    records = [json.loads((base / name / f"{name}.run.json").read_text()) for name in PARTS]
+    return float(sum(record["cpu_seconds"] for record in records))
