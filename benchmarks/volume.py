@@ -1,7 +1,8 @@
 """Time and peak memory of whole volumes, as JSON: `python benchmarks/volume.py [MODEL]`.
 
-512 slices of 256 x 256 are read alone, and two dates of 256 x 256 x 160 read, aligned and compared,
-each by `medic-ad read` in a new process. The volumes are the MNI152 template on those grids; the
+512 slices of 256 x 256 and 128 of them are read alone, which gives the memory that one slice more
+takes above the volume and its heatmap; two dates of 256 x 256 x 160 are read, aligned and compared.
+Each is a `medic-ad read` in a new process. The volumes are the MNI152 template on those grids; the
 second date lies elsewhere in the scanner. Needs the extra `demo`.
 """
 
@@ -12,6 +13,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -21,13 +23,14 @@ from medic_ad.data.sets import mni152
 from medic_ad.evaluate.card.speed import watched
 from medic_ad.readers import read_image
 
-LONG, PAIR = (512, 256, 256), (160, 256, 256)  # slices, rows, columns
+LONG, SHORT, PAIR = (512, 256, 256), (128, 256, 256), (160, 256, 256)  # slices, rows, columns
+ARRAYS_MB = 2 * 4 * LONG[1] * LONG[2] / 1e6  # of a slice: volume and heatmap in float32
 SHIFT_MM, TURN_DEG = 8.0, 5.0
 AIM_MB, AIM_SECONDS = 2000, 120
 
 
 def made(folder: Path) -> dict[str, Path]:
-    """The template on three grids, as NIfTI files of whole numbers."""
+    """The template on these grids, as NIfTI files of whole numbers."""
     template = read_image(mni152.samples()[0].image, modality="MR", body_part="BRAIN")
     assert template.affine is not None
     rng = np.random.default_rng(0)
@@ -36,6 +39,7 @@ def made(folder: Path) -> dict[str, Path]:
     paths = {}
     for name, grid, pose in (
         ("long", LONG, np.eye(4)),
+        ("short", SHORT, np.eye(4)),
         ("a", PAIR, np.eye(4)),
         ("b", PAIR, motion),
     ):
@@ -53,7 +57,7 @@ def made(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def read(folder: Path, name: str, model: str, *files: str) -> dict[str, object]:
+def read(folder: Path, name: str, model: str, *files: str) -> dict[str, Any]:
     """Seconds and peak memory of one `medic-ad read` with its report, and what it said."""
     command = [sys.executable, "-m", "medic_ad.cli", "read", *files, "--model", model]
     command += ["--modality", "MR", "--body-part", "BRAIN", "--out", str(folder / name)]
@@ -73,9 +77,13 @@ def main(model: str) -> dict[str, object]:
         folder = Path(name)
         files = {key: str(path) for key, path in made(folder).items()}
         long = read(folder, "slices", model, files["long"])
+        short = read(folder, "fewer", model, files["short"])
         pair = read(folder, "pair", model, files["b"], "--prior", files["a"])
+    slope = (long["peak_memory_mb"] - short["peak_memory_mb"]) / (LONG[0] - SHORT[0])
     return {
         "slices": {"grid": LONG, "aim_mb": AIM_MB, **long},
+        "fewer_slices": {"grid": SHORT, **short},
+        "mb_a_slice_above_arrays": slope - ARRAYS_MB,
         "pair": {"grid": PAIR, "aim_seconds": AIM_SECONDS, **pair},
         "model": model,
         "cpu_count": os.cpu_count(),

@@ -35,18 +35,14 @@ wanted() { # NAME: whether ONLY does not leave it out
 }
 
 part() { # NAME PAGES COMMAND...: a stage, unless ONLY leaves it out; its pages go into the text
-    local name=$1 pages=$2 page word words=()
+    local name=$1 pages=$2 first=${2%% *} word words=() # the first page it must have left
     shift 2
     if wanted "$name"; then
-        for page in $pages; do
-            [[ -f $BUILD/$page ]] || rm -f "$BUILD/$name.done"
-        done
+        [[ -z $first || -f $BUILD/$first ]] || rm -f "$BUILD/$name.done"
         stage "$name" "$@"
     fi
     [[ -z $pages ]] && return
-    for page in $pages; do # figures of another command are not shown
-        done_as "$name" "$(stamp "$@")" "$BUILD/$page" || pages=
-    done
+    done_as "$name" "$(stamp "$@")" "$BUILD/$first" || pages= # another command's are not shown
     for word in "$@"; do
         [[ $word == "$ROOT" ]] && word=ROOT
         words+=("$word")
@@ -91,8 +87,14 @@ WHOLE=(all/summary.md) # and the pages that a line of the summary does not do ju
 for name in brain_tumour_cheng/{calibration,sanity,language} ms_longitudinal/compare vqa_rad/language; do
     WHOLE+=("all/$name/figures.md")
 done
+OTHERS= # whose page is there
+for part in "${PARTS[@]}"; do
+    IFS='|' read -r name pages _ <<<"$part"
+    [[ -n $pages ]] || continue
+    case $name in folds-* | detect | localise | ablations) OTHERS+=,$BUILD/${pages%/*/figures.md} ;; esac
+done
 part all "${WHOLE[*]}" medic-ad evaluate all --model "$MODEL" --data "$ROOT" --training "$TRAINING" \
-    --others "$BUILD/folds,$BUILD/detect,$BUILD/localise,$BUILD/ablations" --out "$BUILD/all"
+    ${OTHERS:+--others "${OTHERS#,}"} --out "$BUILD/all"
 
 { # the text is written whole: every line between two markers comes from the command named in them
     echo "# Results"
@@ -103,6 +105,7 @@ part all "${WHOLE[*]}" medic-ad evaluate all --model "$MODEL" --data "$ROOT" --t
         printf '\n<!-- %s: begin; %s -->\n' "$name" "$command"
         [[ -n $pages ]] || printf '\nNot made yet: ONLY=%s runs/results.sh\n' "$name"
         for page in $pages; do # whose links would lead out of the text
+            [[ -f $BUILD/$page ]] || continue
             echo && sed -E 's/\[([^]]+)\]\([^)]+\.md\)/\1/g' "$BUILD/$page"
         done
         printf '\n<!-- %s: end -->\n' "$name"

@@ -14,6 +14,7 @@ from cli_cases import WIDE, invoke
 from typer.testing import CliRunner
 
 from medic_ad.cli_stages import CALIBRATE, EVALUATE, TRAIN, as_command
+from medic_ad.errors import MedicADError
 
 # ---------------------------------------------------------------- options from dataclasses
 STAGES = {
@@ -45,6 +46,33 @@ def test_the_options_of_a_stage_are_its_dataclass(name: str) -> None:
     for k in range(0, len(words), 2):
         result = runner.invoke(app, words[:k] + words[k + 2 :])
         assert result.exit_code == 2 and words[k] in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "count"), [("seed", (-1, 2**32), 20), ("workers", (-1,), 7)]
+)
+def test_a_seed_or_a_number_of_processes_that_cannot_be_is_refused(name, bad, count) -> None:
+    kinds = [
+        getattr(importlib.import_module(stage.module), stage.arguments) for stage in STAGES.values()
+    ]
+    asked = [kind for kind in kinds if name in {f.name for f in dataclasses.fields(kind)}]
+    assert len(asked) == count
+    for kind in asked:
+        fields = [f for f in dataclasses.fields(kind) if f.init]
+        given = {f.name: "some" for f in fields if f.default is f.default_factory}
+        for value in bad:
+            with pytest.raises(MedicADError, match=f"expected --{name} .* got {value}; give"):
+                kind(**given | {name: value})
+    done = invoke("data", "prepare", "br35h", "--seed", 2**32)
+    assert done.exit_code == 2 and "--seed" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_model_of_lesions_may_be_empty_and_that_of_others_not(tmp_path: Path) -> None:
+    words = ("--model", "", "--out", tmp_path)
+    done = invoke("evaluate", "lesions", *words, "--studies", 0)  # which is looked at later
+    assert done.exit_code == 2 and "expected --studies above 0" in done.stderr
+    done = invoke("evaluate", "detect", *words, "--data", "some.parquet")
+    assert done.exit_code == 2 and "--model: expected a value, got an empty text" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("train", "detect"), ("calibrate",), ("evaluate", "unet")])

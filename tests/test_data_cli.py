@@ -46,6 +46,23 @@ def test_prepare_says_what_it_found(tmp_path: Path) -> None:
     assert "duplicates were not looked for" in done.stdout
 
 
+def test_a_table_is_a_parquet_file_or_lies_in_a_folder(tmp_path: Path) -> None:
+    make = Maker(tmp_path / "set")
+    for name in ("yes/a.png", "yes/b.png", "no/c.png"):
+        make.picture(name)
+    (tmp_path / "v1.2").mkdir()
+    (tmp_path / "notes").write_text("mine")
+    words = ("prepare", "br35h", "--root", make.root, "--no-duplicates", "--out")
+    for out in ("t.csv", "new.d", "notes"):
+        done = invoke(*words, tmp_path / out)
+        assert done.exit_code == 2 and done.stderr.count("\n") == 1
+        assert "expected --out as a file NAME.parquet" in done.stderr
+    assert (tmp_path / "notes").read_text() == "mine" and len(list(tmp_path.iterdir())) == 3
+    for out, written in (("v1.2", "v1.2/br35h.parquet"), ("new", "new/br35h.parquet")):
+        assert invoke(*words, tmp_path / out).exit_code == 0
+        assert (tmp_path / written).is_file()
+
+
 def test_prepare_refuses_in_one_sentence(tmp_path: Path) -> None:
     for words, expected in (
         (("br35h", "--validation", "patient07"), "leave --validation out"),

@@ -17,6 +17,8 @@ from medic_ad.data.sample import Sample, TableInfo, write_samples
 from medic_ad.errors import DataError
 from medic_ad.evaluate import all as everything
 from medic_ad.evaluate import calibration, sanity
+from medic_ad.evaluate.figures.bootstrap import Resampling
+from medic_ad.evaluate.output.summary import Row, Summary, as_markdown, head_of
 from medic_ad.evaluate.parts import outside
 from medic_ad.evaluate.predictions import run
 from medic_ad.report.schema import NOTICE
@@ -84,13 +86,17 @@ def test_figures_of_other_commands_are_listed_but_not_those_of_other_weights(
     plant(monkeypatch)
     first = {r["stage"]: r for r in measured(root, tmp_path / "first")}
     arguments = everything.AllArguments(str(root), "tiny", out=str(tmp_path / "out"), resamples=20)
-    arguments.others = str(tmp_path / "first/brain_tumour_cheng/localise")
+    arguments.others = f"{tmp_path / 'first/brain_tumour_cheng/localise'},, "
+    monkeypatch.chdir(tmp_path / "first")  # where an empty entry would find all the others
     everything.main(arguments)
     rows = json.loads((tmp_path / "out/summary.json").read_text())["measurements"]
     [listed] = [r for r in rows if r["page"].startswith("../first")]
     assert rows.index(listed) == 1 and len(rows) == len(first) + 1
     assert listed["figure"] == first["localise"]["figure"] and listed["seconds"] == 0
-    assert (tmp_path / "out" / listed["page"]).is_file()
+    assert (tmp_path / "out" / listed["page"]).is_file() and listed["listed"] is True
+    text = (tmp_path / "out/summary.md").read_text()
+    assert "| brain_tumour_cheng (listed), test |" in text
+    assert f"{len(first) - 1} measurements on 1 data sets" in text  # one of first is a refusal
     before = (tmp_path / "out/summary.json").read_bytes()
     page = tmp_path / "first/brain_tumour_cheng/localise/figures.json"
     found = json.loads(page.read_text())
@@ -182,11 +188,13 @@ def test_a_set_that_was_trained_on_whole_is_refused_and_silence_is_said(tmp_path
     assert one["split"] == "val" and "The split is 'val'" in text and "not looked for" in text
     assert "(--training)" in (tmp_path / "out/summary.md").read_text()
     training = str(tmp_path / "out/tables/brain_tumour_cheng.parquet")
-    [row] = measured(tmp_path / "data", tmp_path / "other", training)
-    assert row["split"] == "val" and "all 3 rows of split 'val'" in row["reason"]
+    with pytest.raises(DataError, match="Nothing could be .*cheng: .* all 3 rows of split 'val'"):
+        measured(tmp_path / "data", tmp_path / "other", training)
 
 
-def test_a_table_that_says_nothing_is_listed(tmp_path, monkeypatch):
+def test_tables_that_say_nothing_are_named_and_nothing_measured_is_an_error(
+    tmp_path, monkeypatch, capsys
+):
     plant(monkeypatch)
     folder = tmp_path / "data" / "cxr_hannover"
     (folder / "png").mkdir(parents=True)
@@ -197,8 +205,78 @@ def test_a_table_that_says_nothing_is_listed(tmp_path, monkeypatch):
         Pillow.fromarray(noise).save(folder / f"png/{k}.png")
         lines.append(f"p{k % 3},{k},{-k},DX")
     (folder / "data.csv").write_text("\n".join(lines) + "\n")
-    [row] = measured(tmp_path / "data", tmp_path / "out")
-    assert (row["name"], row["reason"]) == ("cxr_hannover", everything.NOTHING)
+    (tmp_path / "data" / "head_ct").mkdir()
+    with pytest.raises(DataError, match=r"Nothing could be measured\. head_ct: .*labels\.csv"):
+        measured(tmp_path / "data", tmp_path / "out")
+    said = capsys.readouterr().err.splitlines()
+    assert f"evaluate of cxr_hannover refused: {everything.NOTHING}" in said
+    assert sum(line.startswith("prepare of head_ct refused: ") for line in said) == 1
+    assert not (tmp_path / "out/summary.json").exists()
+
+
+def only(monkeypatch: Any, stage: str) -> list[Any]:
+    """Measure this stage alone; the arguments of every measurement."""
+    kind, main = everything.COMMANDS[stage]
+    made: list[Any] = []
+
+    def counted(arguments: Any) -> Path:
+        made.append(arguments)
+        return main(arguments)
+
+    monkeypatch.setitem(everything.COMMANDS, stage, (kind, counted))
+    monkeypatch.setattr(everything, "stages_of", lambda samples, scoped: [stage])
+    return made
+
+
+def test_a_page_without_figures_is_a_row_that_says_why(root, tmp_path, monkeypatch):
+    plant(monkeypatch)
+    model = cases.tiny_model()
+    model.network.calibration.gate_limit.fill_(-1.0)  # nothing is in scope
+    monkeypatch.setattr(run, "load_model", lambda name: model)
+    made = only(monkeypatch, "language")
+    for _ in range(2):  # the second run takes the page as it is
+        _, row = measured(root, tmp_path / "out")
+        assert row["figure"] is None and "images are out of the scope of tiny" in row["reason"]
+        assert len(made) == 1 and (tmp_path / "out" / row["page"]).is_file()
+    [listed] = everything.others_of(str(tmp_path / "out"), tmp_path, model.weights_sha256)
+    assert listed.listed and listed.reason == row["reason"]
+    assert row["reason"] in (tmp_path / "out/summary.md").read_text()
+
+
+def test_what_changed_in_the_data_is_measured_again(root, tmp_path, monkeypatch):
+    plant(monkeypatch)
+    made, out, own = only(monkeypatch, "localise"), tmp_path / "out", root / "brain_tumour_cheng"
+
+    def n() -> int:
+        return measured(root, out)[-1]["figure"]["n"]
+
+    assert (n(), n(), len(made)) == (3, 3, 1)
+    for folder in ("images", "masks"):  # an image and a mask of test are replaced by others
+        *_, first, second = sorted((own / folder).iterdir())
+        second.write_bytes(first.read_bytes())
+        made.clear()
+        assert (n(), n(), len(made)) == (3, 3, 1)
+    index = (own / "index.csv").read_text().splitlines()
+    (own / "index.csv").write_text("\n".join(index[:-1]) + "\n")
+    assert (n(), n(), len(made)) == (2, 2, 2)
+
+
+def test_what_others_measured_is_not_counted_and_the_minutes_are_said():
+    figure = Resampling([str(k) for k in range(12)], "image", "test", 0, 5).mean(
+        "F1", np.ones(12), "x"
+    )
+    rows = [Row("a", "test", stage, figure, beats=beats, seconds=90.0)
+            for stage, beats in (("detect", True), ("localise", False))]  # fmt: skip
+    rows.append(Row("a", "test", "folds", figure, beats=True, listed=True))
+    rows.append(Row("b", "", "prepare", reason="it is not there"))
+    summary = Summary("tiny", "1" * 64, "train.parquet", rows)
+    counts, seen, _, others = head_of(summary)
+    assert counts.startswith("2 measurements on 1 data sets; in 1 of the 2 that have")
+    assert "measured in 3.0 min on" in counts and "train" in seen
+    assert others.startswith("1 pages of other commands")
+    text = as_markdown(summary)
+    assert "| a (listed), test | folds |" in text and "| a, test | detect |" in text
+    assert len(head_of(Summary("tiny", "1" * 64, "", rows[:2]))) == 3
 
 
 def test_a_folder_without_sets_is_refused_with_status_2(tmp_path):

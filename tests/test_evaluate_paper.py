@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,11 @@ def test_rows_of_the_folds_stand_in_the_same_tables(tmp_path, monkeypatch):
     parts = [{"title": "In-domain", "figures": [dataclasses.asdict(f) for f in (own, peer, other)]}]
     done = tmp_path / "folds/head_ct/folds/figures.json"
     done.parent.mkdir(parents=True)
-    done.write_text(json.dumps({"parts": parts}))
+    provenance: dict[str, Any] = {
+        "weights_sha256": "a" * 64,
+        "data": {"sha256": hashlib.sha256(head.read_bytes()).hexdigest()},
+    }
+    done.write_text(json.dumps({"parts": parts, "provenance": provenance}))
     found = told(tmp_path, head, training=training, folds=str(tmp_path / "folds"))
     for images in (paper.ALL, paper.FIRST):  # without a part of its own there are no copies
         assert cell(found, "F1", folds.OWN, "Head CT", images)["value"] == 0.9
@@ -92,6 +97,10 @@ def test_rows_of_the_folds_stand_in_the_same_tables(tmp_path, monkeypatch):
     assert "file bytes" not in {c["row"][0] for c in found["cells"]}
     text = (tmp_path / "out/paper/figures.md").read_text()
     assert "| stage 1, fine-tuned | in-domain | all | 90.0 [" in text
+    for wrong in ({"weights_sha256": "b" * 64}, {"data": {"sha256": "c" * 64}}):
+        done.write_text(json.dumps({"parts": parts, "provenance": provenance | wrong}))
+        with pytest.raises(DataError, match="figures of weights a{16} .* [bc]{16}.*again, or"):
+            told(tmp_path, head, training=training, folds=str(tmp_path / "folds"))
 
 
 def test_a_set_that_shares_slices_with_training_gets_no_cross_figure(tmp_path, monkeypatch):

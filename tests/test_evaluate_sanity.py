@@ -148,6 +148,13 @@ def test_perfect_calibration_lies_within_the_null_and_overconfidence_above(
     assert "at prevalence 0.50" in seen["verdict"] and value(seen, "AUROC", "seer")["n"] == 1000
 
 
+def test_a_table_outside_that_is_not_there_is_refused_before_the_work(tmp_path, monkeypatch):
+    data = str(table_cases.table(tmp_path / "data", {"test": 4}))
+    monkeypatch.setattr(sanity, "start", None)  # the work
+    with pytest.raises(DataError, match=r"gone\.parquet, found no file"):
+        sanity.main(sanity.SanityArguments(data, "tiny", outside=f"{data}, gone.parquet"))
+
+
 def test_one_model_only_and_at_least_one_sham():
     with pytest.raises(DataError, match="expected one model"):
         sanity.SanityArguments("t.parquet", "nano", against="other")

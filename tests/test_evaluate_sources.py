@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medic_ad.errors import DataError
 from medic_ad.evaluate.predictions import sources, store
+from medic_ad.evaluate.predictions.table import arrays_in
 
 
 def test_all_that_the_road_loads_is_among_the_files() -> None:
@@ -60,6 +62,36 @@ def test_what_predictions_go_with_is_found_through_packages() -> None:
     evaluation = {str(p.relative_to(sources.PACKAGE)) for p in found if "evaluate" in p.parts}
     assert {f"evaluate/predictions/{n}.py" for n in ("sweep", "pairs", "table")} <= evaluation
     assert not any("output" in name or "parts" in name for name in evaluation)
+
+
+def test_a_damaged_file_that_was_kept_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    kept, made = store.Store(tmp_path, "test"), []
+
+    def make() -> dict[str, np.ndarray]:
+        made.append(1)
+        return {"n_0": np.arange(500)}
+
+    def ask(key: str = "key") -> None:
+        kept.predictions("a" * 64, "x", key, make)
+
+    ask()
+    [path] = tmp_path.rglob("*.npz")
+    whole = path.read_bytes()
+    spoilt = [whole[:n] for n in (0, 1, 100, len(whole) // 2, len(whole) - 1)]
+    spoilt += [b"no archive", whole[:300] + bytes(50) + whole[350:]]
+    for content in spoilt:
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=f"{path.name} .* damaged; delete it and run again"):
+            ask()
+        with pytest.raises(DataError, match=path.name):
+            arrays_in([(path, [0])], "n")[0]
+    log = tmp_path / "opened.jsonl"
+    line = log.read_text()
+    for text in (line + "{", line[:-5] + "\n", "[]\n", "{}\n", "1\n"):
+        log.write_text(text)
+        with pytest.raises(DataError, match="opened.jsonl .* damaged"):
+            ask("another")
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("kind", ["predictions", "material", "parts"])

@@ -40,17 +40,34 @@ def test_every_part_stands_between_its_markers_and_nothing_is_run_twice(tmp_path
 
 
 def test_what_was_not_run_is_said(tmp_path: Path) -> None:
-    text, commands = made(tmp_path, ONLY="paper table-head_ct")
-    assert [c[:2] for c in commands] == [["data", "prepare"], ["evaluate", "paper"]]
-    assert text.count("Not made yet: ONLY=") == 10 and text.count("## figures of paper") == 1
+    text, commands = made(tmp_path, ONLY="registration table-head_ct")
+    assert [c[:2] for c in commands] == [["data", "prepare"], ["evaluate", "registration"]]
+    assert text.count("Not made yet: ONLY=") == 10 and text.count("## figures of regis") == 1
+
+
+def test_the_summary_lists_what_is_made_and_needs_no_page_of_a_set_that_lacks(
+    tmp_path: Path,
+) -> None:
+    text, [command] = made(tmp_path, ONLY="all")
+    assert "--others" not in command and text.count("## figures of all") == 1
+    lacking = "all/vqa_rad/language/figures.md"
+    (tmp_path / "build" / lacking).unlink()
+    text, commands = made(tmp_path, ONLY="all")
+    assert commands == [] and "### vqa_rad" not in text and "### ms_longitudinal" in text
+    assert "Not made yet: ONLY=all " not in text
+    _, commands = made(tmp_path, ONLY="all folds-head_ct localise")
+    assert [c[1] for c in commands] == ["folds", "localise", "all"]
+    build = tmp_path / "build"
+    others = f"{build}/folds/head_ct,{build}/localise"
+    assert commands[-1][commands[-1].index("--others") + 1] == others
 
 
 def test_a_figure_of_another_model_does_not_stand(tmp_path: Path) -> None:
     """Neither where it is made again, nor, hidden behind ONLY, where it is not."""
     made(tmp_path)
     (tmp_path / "other").mkdir()
-    text, commands = made(tmp_path, MODEL=str(tmp_path / "other"), ONLY="paper")
-    assert [c[1] for c in commands] == ["paper"]
+    text, commands = made(tmp_path, MODEL=str(tmp_path / "other"), ONLY="localise")
+    assert [c[1] for c in commands] == ["localise"]
     assert text.count("## figures of") == 3 and text.count("Not made yet") == 8
     weights = tmp_path / "other" / "model.safetensors"
     weights.write_text("one")

@@ -25,6 +25,7 @@ from medic_ad.load import Model, load_checkpoint, save_checkpoint
 from medic_ad.look import BATCH, compare, look
 from medic_ad.model.calibration import FITTED, Calibration
 from medic_ad.models import checkpoint_folder
+from medic_ad.option import check_seed
 from medic_ad.train.draw import Slices, pair_batch, scan_batch
 from medic_ad.train.render import render
 from medic_ad.train.run import copy_records, patients, split
@@ -56,6 +57,9 @@ class CalibrateArguments:
     seed: int = field(default=0, metadata={"help": "of drawn pairs and augmented slices"})
     cache: str = field(default="build/cache", metadata={"help": "folder of rendered slices"})
     exclude: str = field(default="", metadata={"help": "comma-separated patients to leave out"})
+
+    def __post_init__(self) -> None:
+        check_seed(self)
 
 
 def platt(features: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:

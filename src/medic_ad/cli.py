@@ -23,6 +23,7 @@ from medic_ad import __version__
 from medic_ad.cli_stages import BATCH, CALIBRATE, EVALUATE, NODE, TRAIN, add_stage, extra
 from medic_ad.cli_usage import Root, given_path, out_file, out_folder
 from medic_ad.models import MODELS
+from medic_ad.option import MOST_SEED
 
 NOTICE = "Research use only. Not a medical device."
 TABLE = "columns image, prior, patient, date, label, mask, change, question, answer."
@@ -338,7 +339,9 @@ def prepare(
             help="For `table`: " + TABLE,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split, where none is published.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST_SEED, help="Of the split, where none is published.")
+    ] = 0,
     validation: Annotated[
         str | None,
         typer.Option(

@@ -214,9 +214,9 @@ def as_command(arguments: type, main: Callable[[Any], object]) -> Callable[..., 
 
     def run(**values: Any) -> None:
         values.pop("config")
-        for field in fields:  # an option may be empty only where its default is
-            value = values[field.name]
-            if isinstance(value, str) and not value.strip() and field.default != "":
+        for field in fields:  # an option may be empty only where its default is, or it says so
+            value, empty = values[field.name], field.default == "" or field.metadata.get("empty")
+            if isinstance(value, str) and not value.strip() and not empty:
                 flag = field.name.replace("_", "-")
                 raise typer.BadParameter(
                     "expected a value, got an empty text", param_hint=f"'--{flag}'"

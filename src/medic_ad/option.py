@@ -10,6 +10,8 @@ from typing import Any
 
 from medic_ad.errors import MedicADError
 
+MOST_SEED = 2**32 - 1
+
 
 def option(default: Any, text: str) -> Any:
     """A field of which the command line makes an option."""
@@ -28,6 +30,35 @@ def check_positive(arguments: Any, *names: str) -> None:
             raise MedicADError(
                 f"expected --{name.replace('_', '-')} above 0, got {value}; give another value"
             )
+
+
+def check_seed(arguments: Any) -> None:
+    """Refuse a seed that NumPy or scikit-learn would not take.
+
+    Raises:
+        MedicADError: it lies outside 0 to MOST_SEED.
+    """
+    if not 0 <= arguments.seed <= MOST_SEED:
+        raise MedicADError(
+            f"expected --seed from 0 to {MOST_SEED}, got {arguments.seed}; give another value"
+        )
+
+
+def check_workers(arguments: Any) -> None:
+    """Refuse a negative number of processes; 0 works in the one there is.
+
+    Raises:
+        MedicADError: it is below 0.
+    """
+    if arguments.workers < 0:
+        raise MedicADError(
+            f"expected --workers of 0 or more, got {arguments.workers}; give another value"
+        )
+
+
+def entries(text: str) -> list[str]:
+    """The entries of a comma-separated option; what is empty is none."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
 def try_writing(folder: str | Path) -> None:

@@ -39,7 +39,8 @@ def prepare(
         name: a key of SETS or COMBINATIONS.
         root: the folder of the data set, or the folder that holds it under its name; for a
             combination the folder that holds all of them; for `table` where its paths start.
-        out: the Parquet file to write, or a folder, which gets NAME.parquet.
+        out: the file to write, ending in `.parquet`, or a folder, which gets NAME.parquet; a new
+            folder's name has no suffix.
         csv: the table, for `table` only.
         seed: of the split, where one is drawn.
         validation: the patient of ms_cross_sectional that validates, its standing one if None.
@@ -48,7 +49,7 @@ def prepare(
     Returns: the file written; it is written whole or not at all. Its `notes` say what was found.
 
     Raises:
-        DataError: unknown name, missing files, rows that do not fit.
+        DataError: unknown name, `out` of another suffix, missing files, rows that do not fit.
     """
     if name not in SETS and name not in COMBINATIONS:
         known = ", ".join([*SETS, *COMBINATIONS])
@@ -73,6 +74,11 @@ def prepare(
         what = "your images" if csv is not None else name
         raise DataError(f"The folder {root} is missing: give the folder of {what} as --root.")
     if out.suffix != ".parquet":
+        if out.is_file() or (out.suffix and not out.is_dir()):
+            raise DataError(
+                f"expected --out as a file NAME.parquet or as a folder, got {out}; name it "
+                f"{out.with_suffix('.parquet')}"
+            )
         out = out / f"{name}.parquet"
     store = out.with_name(out.name + ".fingerprints")
     samples: list[Sample] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import math
 import time
@@ -26,9 +25,10 @@ from medic_ad.evaluate.output.summary import Row, Summary, write
 from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.evaluate.predictions.run import load_calibrated
 from medic_ad.evaluate.predictions.store import READ_WITH
+from medic_ad.evaluate.predictions.table import files_of
 from medic_ad.image import same_body_part, same_modality
 from medic_ad.load import Model
-from medic_ad.option import check_positive
+from medic_ad.option import check_positive, check_seed, entries
 
 PREFERRED = ("test", "val", "train")  # the first of these that a table has is measured
 NOTHING = "No label, mask, change or question that could be measured."
@@ -61,6 +61,7 @@ class AllArguments:
 
     def __post_init__(self) -> None:
         check_positive(self, "resamples")
+        check_seed(self)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], Path]]] = {
 
 
 def tables_of(arguments: AllArguments) -> tuple[dict[str, Path], list[Row]]:
-    """The tables of all sets in the folder, those that lack made, and what could not be made.
+    """The tables of all sets in the folder, made anew, and what could not be made.
 
     Raises:
         DataError: no set of the registry lies there.
@@ -111,9 +112,7 @@ def tables_of(arguments: AllArguments) -> tuple[dict[str, Path], list[Row]]:
     for name in bar(present, "preparing tables"):
         path = folder / f"{name}.parquet"
         try:
-            if not path.is_file() or Path(read_info(path).root) != (root / name).resolve():
-                prepare(name, root / name, path)
-            tables[name] = path
+            tables[name] = prepare(name, root / name, path)  # what changed since is seen
         except MedicADError as error:
             refused.append(Row(name, "", "prepare", reason=str(error)))
     return tables, refused
@@ -192,14 +191,14 @@ def others_of(folders: str, out: Path, weights: str) -> list[Row]:
         DataError: a folder holds none, or one that cannot be read.
     """
     rows: list[Row] = []
-    for folder in folders.split(","):
+    for folder in entries(folders):
         before = len(rows)
         for page in sorted(Path(folder).resolve().rglob("figures.html")):
             found = read_page(page)
             made = found["provenance"]
             if made["weights_sha256"] == weights:
                 at = made["data"]["table"], made["data"]["split"], found["stage"]
-                rows.append(Row.of_page(page, out, *at, seconds=0.0))
+                rows.append(Row.of_page(page, out, *at, listed=True))
         if len(rows) == before:
             raise DataError(
                 f"expected figures of weights {weights[:16]} below {folder!r}, found none; measure "
@@ -209,22 +208,31 @@ def others_of(folders: str, out: Path, weights: str) -> list[Row]:
 
 
 def measured_before(job: Job, weights: str) -> bool:
-    """Whether the page is there, made of the same weights, table, code and arguments."""
+    """Whether the page is there, of the same weights, tables with their files, code, arguments."""
     if not job.page.is_file():
         return False
     try:
         record = read_page(job.page)["provenance"]
     except DataError:
         return False
-    table = hashlib.sha256(Path(job.arguments.data).read_bytes()).hexdigest()
-    found = (record["weights_sha256"], record["read_with"], record["data"]["sha256"])
+    found = (record["weights_sha256"], record["read_with"], record["data"].get("files"))
     same = {k: v for k, v in record["arguments"].items() if k != "out"}
     asked = {k: v for k, v in dataclasses.asdict(job.arguments).items() if k != "out"}
-    return found == (weights, READ_WITH, table) and same == asked
+    return found == (weights, READ_WITH, files_of(job.arguments.tables)) and same == asked
+
+
+def say(console: Console, row: Row) -> None:
+    """Why a set, or a measurement of it, was refused, as one line."""
+    why = " ".join(f"{row.stage} of {row.name} refused: {row.reason}".split())
+    console.print(why, markup=False, highlight=False, soft_wrap=True)
 
 
 def main(arguments: AllArguments) -> Path:
-    """Measure everything; what was measured before stands, an interrupted run goes on."""
+    """Measure everything; what was measured before stands, an interrupted run goes on.
+
+    Raises:
+        DataError: nothing could be measured.
+    """
     console, out = Console(stderr=True), Path(arguments.out)
     model = load_calibrated(arguments.model)
     if arguments.training:
@@ -234,6 +242,8 @@ def main(arguments: AllArguments) -> Path:
         listed = others_of(arguments.others, out, model.weights_sha256)
     tables, rows = tables_of(arguments)
     jobs, refused = jobs_of(arguments, model, tables)
+    for row in rows + refused:
+        say(console, row)
     summary = Summary(
         arguments.model, model.weights_sha256, arguments.training, rows + refused + listed
     )
@@ -246,11 +256,14 @@ def main(arguments: AllArguments) -> Path:
                     job.main(job.arguments)
             except MedicADError as error:
                 row = Row(job.name, job.arguments.split, job.stage, reason=str(error))
+                say(console, row)
                 summary.rows.append(row)
                 continue
-        seconds = time.monotonic() - start
-        summary.rows.append(
-            Row.of_page(job.page, out, job.name, job.arguments.split, job.stage, seconds)
-        )
+        at = job.name, job.arguments.split, job.stage
+        row = Row.of_page(job.page, out, *at, seconds=time.monotonic() - start)
+        summary.rows.append(row)
         write(out, summary)
+    own = [row for row in summary.rows if not row.listed]
+    if not any(row.page for row in own):
+        raise DataError(f"Nothing could be measured. {own[0].name}: {own[0].reason}")
     return write(out, summary)

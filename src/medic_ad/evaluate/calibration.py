@@ -25,7 +25,7 @@ from medic_ad.evaluate.output.markdown import number, spread
 from medic_ad.evaluate.output.page import Picture
 from medic_ad.evaluate.parts.scores import calibration_figures, overall, scores_of
 from medic_ad.evaluate.predictions.run import Run, begin
-from medic_ad.evaluate.predictions.store import Arrays, Part, Store, digest
+from medic_ad.evaluate.predictions.store import Arrays, Part, Store, digest, opened
 from medic_ad.evaluate.predictions.sweep import as_image, columns, predict
 from medic_ad.evaluate.predictions.table import (
     Predictions,
@@ -121,7 +121,7 @@ def version_predictions(
     }
     rows: list[Arrays] = []
     for path in store.parts(model.weights_sha256, f"versions-{name}", makes, test):
-        with np.load(path) as arrays:
+        with opened(path) as arrays:
             rows.append(dict(arrays.items()))
     score, entry, inside = (
         np.concatenate([row[key] for row in rows]) for key in ("score", "entry", "in_scope")

@@ -26,7 +26,7 @@ from medic_ad.evaluate.predictions.pairs import compare_images
 from medic_ad.evaluate.predictions.sweep import Prediction, predict, threshold_of, undeclared
 from medic_ad.image import Image
 from medic_ad.load import Model, load_model
-from medic_ad.option import check_positive
+from medic_ad.option import check_positive, check_seed
 from medic_ad.processor import grey_window
 from medic_ad.readers import read_image
 
@@ -49,6 +49,7 @@ class ChestArguments:
 
     def __post_init__(self) -> None:
         check_positive(self, "resamples")
+        check_seed(self)
 
 
 def mean_grey(image: Image) -> float:

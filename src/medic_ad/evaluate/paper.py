@@ -7,6 +7,7 @@ in-domain, from the rounds of `medic-ad evaluate folds`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,9 +33,9 @@ from medic_ad.evaluate.material.copies import (
 )
 from medic_ad.evaluate.output.markdown import number
 from medic_ad.evaluate.output.record import as_json, figure_of, provenance, write_texts
-from medic_ad.evaluate.predictions.run import Run, start
+from medic_ad.evaluate.predictions.run import Run, load_calibrated, start
 from medic_ad.evaluate.predictions.table import TableArguments
-from medic_ad.option import check_positive
+from medic_ad.option import check_positive, check_seed, entries
 from medic_ad.report.schema import NOTICE
 
 CROSS, INSIDE, SIZES = "cross-data-set", "in-domain", "image size alone"
@@ -59,6 +60,7 @@ class PaperArguments:
 
     def __post_init__(self) -> None:
         check_positive(self, "resamples")
+        check_seed(self)
 
 
 @dataclass(frozen=True)
@@ -113,20 +115,29 @@ def cross(
     return cells, run
 
 
-def inside(name: str, folder: Path) -> list[Cell]:
-    """What `medic-ad evaluate folds` measured of one set.
+def inside(data: str, folder: Path, weights: str) -> list[Cell]:
+    """What `medic-ad evaluate folds` measured of one set, starting from these weights.
 
     Raises:
-        DataError: its figures are not there.
+        DataError: its figures are not there, or of other weights or another table.
     """
+    name = Path(data).stem
     path = folder / name / "folds" / "figures.json"
     try:
-        parts = {p["title"]: p["figures"] for p in json.loads(path.read_text())["parts"]}
-    except (OSError, ValueError, KeyError) as error:
+        found = json.loads(path.read_text())
+        parts = {p["title"]: p["figures"] for p in found["parts"]}
+        made = found["provenance"]["weights_sha256"], found["provenance"]["data"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"expected the figures of `medic-ad evaluate folds` in {path}, found none; run it with "
             f"--out {folder / name}, or leave --folds out"
         ) from error
+    if made != (weights, hashlib.sha256(Path(data).read_bytes()).hexdigest()):
+        raise DataError(
+            f"expected figures of weights {weights[:16]} and of {data} in {path}, but they are of "
+            f"weights {made[0][:16]} and a table {made[1][:16]}; run `medic-ad evaluate folds` "
+            "again, or leave --folds out"
+        )
     cells = []
     for images, title in ((ALL, "In-domain"), (FIRST, "Without copies")):
         for found in parts.get(title, parts["In-domain"]):
@@ -204,7 +215,7 @@ def write(out: Path, notes: list[str], cells: list[Cell], columns: list[str], re
 
 def main(arguments: PaperArguments) -> Path:
     """Measure every set across, gather its folds, and lay the tables out."""
-    tables = [t for t in arguments.data.split(",") if t]
+    tables = entries(arguments.data)
     columns = [published.SETS.get(Path(t).stem, Path(t).stem) for t in tables]
     if len(set(columns)) < len(columns):
         raise DataError(
@@ -216,12 +227,14 @@ def main(arguments: PaperArguments) -> Path:
     cells: list[Cell] = []
     notes: list[str] = []
     run = None
+    if arguments.folds:
+        weights = load_calibrated(arguments.model).weights_sha256
+        for data in tables:
+            cells += inside(data, Path(arguments.folds), weights)
     for data in tables:
         name = Path(data).stem
         samples, more = everything(data)
         notes += [f"{name}: {note}" for note in more]
-        if arguments.folds:
-            cells += inside(name, Path(arguments.folds))
         shared = shared_sources(samples[0].source, sources)
         if shared:
             notes.append(

@@ -18,7 +18,7 @@ from medic_ad.evaluate.output.markdown import table
 from medic_ad.evaluate.output.record import write_figures
 from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.image import Image, in_memory
-from medic_ad.option import check_positive
+from medic_ad.option import check_positive, check_seed
 from medic_ad.readers import read_image
 
 LIMIT_MM = 1.0
@@ -42,6 +42,7 @@ class RegistrationArguments:
 
     def __post_init__(self) -> None:
         check_positive(self, "transforms", "resamples")
+        check_seed(self)
 
 
 @dataclass(frozen=True)

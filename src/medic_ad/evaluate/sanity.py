@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from medic_ad.data.sample import Sample
+from medic_ad.data.sample import Sample, read_info
 from medic_ad.errors import DataError
 from medic_ad.evaluate.baselines.grey import intensity
 from medic_ad.evaluate.figures import metrics
@@ -31,6 +31,7 @@ from medic_ad.evaluate.predictions.table import (
     state_of,
 )
 from medic_ad.image import Image
+from medic_ad.option import entries
 
 SLICES = 40  # evenly spaced, for what takes a pass through several models
 DRAWS = 3  # of random weights
@@ -46,6 +47,10 @@ class SanityArguments(TableArguments):
     outside: str = field(
         default="", metadata={"help": "other tables for the out-of-scope gate, comma-separated"}
     )
+
+    @property
+    def tables(self) -> list[str]:
+        return [self.data, *entries(self.outside)]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -199,10 +204,12 @@ def main(arguments: SanityArguments) -> Path:
             f"expected images with a label or mask in split {arguments.split!r} of "
             f"{arguments.data}, got none; fill the column label"
         )
+    for table in arguments.tables:
+        read_info(table)  # one that is not there is refused before the work
     run = start("sanity", arguments, images, [True] * len(images), notes)
     found = [
         noise_part(run), weights_part(run), exchange_part(run),
-        gate_part(run, [t.strip() for t in arguments.outside.split(",") if t.strip()]),
+        gate_part(run, entries(arguments.outside)),
     ]  # fmt: skip
     parts = [part for part in found if part is not None]
     parts[0].notes.extend(run.notes)

@@ -31,7 +31,7 @@ from medic_ad.evaluate.predictions.store import Arrays, Store
 from medic_ad.evaluate.predictions.table import Lazy, arrays_in, file_of, parts_of, slice_of
 from medic_ad.load import pick_device
 from medic_ad.model.pixel import arrange
-from medic_ad.option import check_positive
+from medic_ad.option import check_positive, check_seed, check_workers
 from medic_ad.processor import fit_square, grey_window, restore
 from medic_ad.train.draw import Slices, scan_batch
 from medic_ad.train.render import Rendered, render
@@ -69,6 +69,8 @@ class UnetArguments:
 
     def __post_init__(self) -> None:
         check_positive(self, "steps", "batch", "learning_rate", "side")
+        check_seed(self)
+        check_workers(self)
 
 
 def build() -> MonaiUNet:

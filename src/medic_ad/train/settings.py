@@ -9,7 +9,7 @@ from typing import ClassVar
 from medic_ad.data.sample import read_info
 from medic_ad.errors import DataError
 from medic_ad.models import ATTENTION, find_checkpoint
-from medic_ad.option import check_positive
+from medic_ad.option import check_positive, check_seed, check_workers
 
 
 @dataclass
@@ -67,6 +67,8 @@ class StageArguments:
                 "is not counted; correct one of them"
             )
         check_positive(self, "steps", "batch", "learning_rate", "save_steps", "batches")
+        check_seed(self)
+        check_workers(self)
         if self.batches % processes():
             raise DataError(
                 f"expected --batches as a multiple of the {processes()} processes, got "

@@ -31,7 +31,7 @@ from medic_ad.evaluate.output.record import as_json, provenance, write_texts
 from medic_ad.evaluate.predictions.store import Context, Part, Store
 from medic_ad.evaluate.unet import UNet
 from medic_ad.load import load_model
-from medic_ad.option import check_positive
+from medic_ad.option import check_positive, check_seed
 
 PARTS: dict[str, Callable[[Context], Part]] = {
     "localise": localise.measure,
@@ -74,6 +74,7 @@ class CardArguments:
                 f"{self.data!r}; name the table that the U-Net was trained on, or neither"
             )
         check_positive(self, "resamples", "pairs", "read_pairs")
+        check_seed(self)
 
 
 def main(arguments: CardArguments) -> dict[str, Any]:

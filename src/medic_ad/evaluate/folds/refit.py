@@ -23,7 +23,7 @@ from medic_ad.evaluate.resnet import ResNet
 from medic_ad.load import Model, load_model
 from medic_ad.look import sweep
 from medic_ad.models import checkpoint_folder
-from medic_ad.option import check_positive
+from medic_ad.option import check_positive, check_seed, check_workers
 from medic_ad.train import detect
 from medic_ad.train.settings import StageArguments
 
@@ -59,6 +59,8 @@ class FoldsArguments:
                 "out for 5"
             )
         check_positive(self, "epochs", "learning_rate", "resnet_steps", "resamples")
+        check_seed(self)
+        check_workers(self)
 
 
 def draw_folds(samples: Sequence[Sample], n: int, seed: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from medic_ad.evaluate.output.record import write_figures
 from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.image import Image
 from medic_ad.load import Model, load_model
-from medic_ad.option import check_positive
+from medic_ad.option import check_positive, check_seed
 from medic_ad.readers import read_image
 
 MS = "ms_cross_sectional"
@@ -38,7 +38,10 @@ class LesionArguments:
     out: str = field(metadata={"help": "folder of lesions.json and lesions.md"})
     model: str = field(
         default="nano",
-        metadata={"help": "whose own masks stand beside the true ones; empty: true masks alone"},
+        metadata={
+            "help": "whose own masks stand beside the true ones; empty: true masks alone",
+            "empty": True,
+        },
     )
     data_root: str = field(
         default="", metadata={"help": f"folder that holds {MS}; without: MNI152 alone"}
@@ -52,6 +55,7 @@ class LesionArguments:
 
     def __post_init__(self) -> None:
         check_positive(self, "studies", "lesions", "resamples")
+        check_seed(self)
 
 
 def hosts(root: str, rng: np.random.Generator) -> dict[str, tuple[Host, np.ndarray]]:

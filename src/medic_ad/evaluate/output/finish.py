@@ -16,7 +16,13 @@ from medic_ad.evaluate.output.page import Measured, Picture, show, write
 from medic_ad.evaluate.output.record import provenance
 from medic_ad.evaluate.predictions.run import Run
 from medic_ad.evaluate.predictions.store import Part
-from medic_ad.evaluate.predictions.table import Predictions, file_of, mask_of, slice_of
+from medic_ad.evaluate.predictions.table import (
+    Predictions,
+    file_of,
+    files_of,
+    mask_of,
+    slice_of,
+)
 
 
 def scope_figures(run: Run[Predictions]) -> tuple[list[Figure], str]:
@@ -54,6 +60,7 @@ def record_of(run: Run) -> dict[str, Any]:
     found = provenance(run.context.model, run.arguments)
     found["model"] = run.own.of
     found["data"] = record_of_table(run.arguments.data, run.arguments.split, run.samples)
+    found["data"]["files"] = files_of(run.arguments.tables)
     if run.other is not None:
         found["against"] = {
             "model": run.other.of, "weights_sha256": run.other.model.weights_sha256

@@ -145,12 +145,14 @@ def read_page(page: Path) -> dict[str, Any]:
     """What the `figures.json` beside a page holds.
 
     Raises:
-        DataError: it is not there, of another kind, or without a figure.
+        DataError: it is not there, of another kind, or has a part that neither holds a figure nor
+            says why.
     """
     path = page.with_name("figures.json")
     try:
         found: dict[str, Any] = json.loads(path.read_text())
-        whole = found["schema"] == SCHEMA and any(part["figures"] for part in found["parts"])
+        said = [bool(part["figures"] or part["notes"]) for part in found["parts"]]
+        whole = found["schema"] == SCHEMA and bool(said) and all(said)
     except (OSError, ValueError, TypeError, KeyError):
         whole = False
     if not whole:

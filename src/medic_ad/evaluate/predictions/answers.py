@@ -12,7 +12,7 @@ import numpy as np
 from medic_ad.align import align
 from medic_ad.change import compare_slices
 from medic_ad.data.sample import Sample
-from medic_ad.evaluate.predictions.store import Arrays, Store, digest
+from medic_ad.evaluate.predictions.store import Arrays, Store, digest, opened
 from medic_ad.evaluate.predictions.sweep import as_image
 from medic_ad.evaluate.predictions.table import file_of, refuse_missing, slice_of, state_of
 from medic_ad.load import Model
@@ -97,7 +97,7 @@ def answers_of(
     }
     columns: dict[str, list[str]] = {"staged": [], "bare": []}
     for path in store.parts(model.weights_sha256, f"answers-{name}", makes, test):
-        with np.load(path) as arrays:
+        with opened(path) as arrays:
             for key, values in columns.items():
                 values += arrays[key].tolist()
     return Answers(of, model, np.array(columns["staged"]), np.array(columns["bare"]))

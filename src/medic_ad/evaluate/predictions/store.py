@@ -5,12 +5,17 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
+from medic_ad.errors import DataError
 from medic_ad.evaluate.figures.bootstrap import Figure, Resampling
 from medic_ad.evaluate.predictions.bars import bar
 from medic_ad.evaluate.predictions.sources import reachable, source_of
@@ -27,6 +32,27 @@ def digest(*parts: object) -> str:
 def code(*modules: str) -> str:
     """`digest` over the source files that some modules of this package depend on."""
     return digest([path.read_text(encoding="utf-8") for path in reachable(*modules)])
+
+
+def damaged(path: Path) -> DataError:
+    """The refusal of a file that a run kept and that something else has spoilt."""
+    return DataError(
+        f"expected {path} as an earlier run kept it, but it is damaged; delete it and run again"
+    )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Arrays by their names, each read when asked for.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        with np.load(path) as arrays:
+            yield arrays
+    except (BadZipFile, zlib.error, ValueError, EOFError, KeyError, TypeError) as error:
+        raise damaged(path) from error
 
 
 # What predictions are made with, beside the weights; a change of it makes them anew.
@@ -78,13 +104,14 @@ class Store:
         """
         path = self._named(self._folder(weights), name, key, make)
 
-        def opened() -> Arrays:
+        def logged() -> Arrays:
+            before = self._openings() if test else []
             arrays = make()
             if test:
-                self._log(weights, name, key)
+                self._log(before, weights, name, key)
             return arrays
 
-        return self._cached(path, opened)
+        return self._cached(path, logged)
 
     def parts(
         self, weights: str, name: str, makes: dict[str, Callable[[], Arrays]], test: bool = True
@@ -98,14 +125,15 @@ class Store:
         paths = {key: self._named(folder, name, key, make) for key, make in makes.items()}
         lacking = [key for key, path in paths.items() if not path.is_file()]
 
-        def opened() -> Arrays:
+        def logged() -> Arrays:
+            before = self._openings() if test else []
             arrays = makes[lacking[0]]()
             if test:
-                self._log(weights, name, digest(*makes), len(makes) - len(lacking))
+                self._log(before, weights, name, digest(*makes), len(makes) - len(lacking))
             return arrays
 
         for key in bar(lacking, f"reading {name}"):
-            self._cached(paths[key], opened if key == lacking[0] else makes[key])
+            self._cached(paths[key], logged if key == lacking[0] else makes[key])
         return list(paths.values())
 
     def _folder(self, weights: str) -> Path:
@@ -122,28 +150,37 @@ class Store:
             part = path.with_suffix(".part.npz")
             np.savez(part, **arrays)  # type: ignore[arg-type]
             part.rename(path)
-        with np.load(path) as loaded:
-            return dict(loaded.items())
+        with opened(path) as arrays:
+            return dict(arrays.items())
 
-    def _log(self, weights: str, name: str, key: str, parts_there: int = 0) -> None:
-        path = self.out / "opened.jsonl"
-        lines = path.read_text().splitlines() if path.is_file() else []
-        same = [
-            line
-            for line in map(json.loads, lines)
-            if (line["weights_sha256"], line["what"], line["material"]) == (weights, name, key)
-        ]
+    @property
+    def _opened(self) -> Path:
+        return self.out / "opened.jsonl"
+
+    def _openings(self) -> list[tuple[str, str, str]]:
+        """Weights, predictions and material of every opening so far."""
+        text = self._opened.read_text() if self._opened.is_file() else ""
+        try:
+            lines = [json.loads(line) for line in text.splitlines()]
+            return [(x["weights_sha256"], x["what"], x["material"]) for x in lines]
+        except (ValueError, TypeError, KeyError) as error:
+            raise damaged(self._opened) from error
+
+    def _log(
+        self, before: list[tuple[str, str, str]], weights: str, name: str, key: str,
+        parts_there: int = 0,
+    ) -> None:  # fmt: skip
         line = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "weights_sha256": weights,
             "what": name,
             "material": key,
-            "times_opened_before": len(same),
+            "times_opened_before": before.count((weights, name, key)),
             "parts_there_before": parts_there,
             "command": self.command,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
+        self.out.mkdir(parents=True, exist_ok=True)
+        with self._opened.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
 

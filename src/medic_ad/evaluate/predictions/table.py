@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from medic_ad.data.sample import SPLITS, Sample
+from medic_ad.data.sample import SPLITS, Sample, read_info, read_samples
 from medic_ad.errors import DataError
 from medic_ad.evaluate.predictions.bars import bar
-from medic_ad.evaluate.predictions.store import Arrays, Store, digest
+from medic_ad.evaluate.predictions.store import Arrays, Store, digest, opened
 from medic_ad.evaluate.predictions.sweep import as_image, columns, predict, threshold_of
 from medic_ad.image import Image
 from medic_ad.load import Model
 from medic_ad.look import BATCH
-from medic_ad.option import check_positive
+from medic_ad.option import check_positive, check_seed
 from medic_ad.processor import grey_window
 from medic_ad.readers import read_image
 from medic_ad.road import declared_out_of_scope
@@ -50,6 +50,11 @@ class TableArguments:
         return f"{Path(self.data).stem}-{self.split}"
 
     @property
+    def tables(self) -> list[str]:
+        """All tables whose images the figures depend on."""
+        return [self.data]
+
+    @property
     def opens_test(self) -> bool:
         """Whether predictions open the test split, which is written down."""
         return self.split == "test"
@@ -60,6 +65,7 @@ class TableArguments:
                 f"expected --split as one of {', '.join(SPLITS)}, got {self.split!r}; correct it"
             )
         check_positive(self, "resamples")
+        check_seed(self)
 
 
 class Lazy(Sequence[np.ndarray]):
@@ -219,6 +225,18 @@ def state_of(sample: Sample) -> tuple[object, ...]:
     return *said, stat.st_size, int(stat.st_mtime)
 
 
+def files_of(tables: Sequence[str]) -> str:
+    """What tells tables, and the files that they name, from other versions of themselves."""
+    states: list[object] = []
+    for table in tables:
+        root, rows = Path(read_info(table).root), read_samples(table)
+        named = sorted({p for s in rows for p in (s.image, s.prior, s.mask) if p})
+        there = [(p, (root / p).stat()) for p in named if (root / p).exists()]
+        states.append(Path(table).read_bytes())
+        states += [(p, stat.st_size, stat.st_mtime_ns) for p, stat in there]
+    return digest(states)
+
+
 def in_parts(samples: Sequence[Sample]) -> list[list[int]]:
     """Indexes that are read in one go: 2-D images by the batch, slices of a volume together."""
     flat = [i for i, s in enumerate(samples) if s.slice is None]
@@ -307,7 +325,7 @@ def arrays_in(parts: Sequence[tuple[Path, list[int]]], name: str) -> Lazy:
 
     def array(i: int) -> np.ndarray:
         path, k = place[i]
-        with np.load(path) as arrays:
+        with opened(path) as arrays:
             return arrays[f"{name}_{k}"]
 
     return Lazy(array, len(place))
@@ -320,7 +338,7 @@ def predictions_of(
     parts = parts_of(samples, store, model.weights_sha256, name, partial(read_part, model), test)
     columns: dict[str, list] = defaultdict(lambda: [None] * len(samples))
     for path, part in parts:
-        with np.load(path) as arrays:
+        with opened(path) as arrays:
             for key in ("score", "entry", "in_scope", "declared_in_scope"):
                 for i, value in zip(part, arrays[key], strict=True):
                     columns[key][i] = value
