@@ -3,9 +3,9 @@
 #
 #   runs/results.sh [ROOT]     ROOT holds the data sets under their names (default ../shared/data)
 #
-# Expected on 2 CPU cores for nano: tables 2 min, rendering 5, folds 35 a set (COVID CT 75), the
-# paper's tables 2, the U-Net 20 and its figures 3, the ResNet 3 and its figures 1, ablations 50,
-# registration 10, lesions 30, chest 2, everything else 8: some five hours. A stage that is done is
+# Expected on 2 CPU cores for nano: tables 2 min, rendering 5, folds 25 a set (COVID CT 75), the
+# paper's tables 3, the U-Net 20 and its figures 4, the ResNet 3 and its figures 1, ablations 75,
+# registration 10, lesions 7, chest 4, everything else 9: four and a half hours. A stage that is done is
 # skipped, one that was interrupted goes on where it stopped, and one whose command, tables or
 # weights have changed is run again; remove build/results to start all over.
 #
