@@ -15,7 +15,7 @@ from medic_ad.registration import SIDE, Array, Fit, Matrix, estimate, sample
 # Below these, by axes, images have too little in common to be compared. In a volume the outline
 # of a head alone reaches 0.3 wherever it is turned; in 2-D no limit parts right from wrong, so this
 # one only finds other things (reports warn). Measured by benchmarks/similarity.py.
-MIN_SIMILARITY = {2: 0.1, 3: 0.35}
+MIN_SIMILARITY = {2: 0.1, 3: 0.37}
 MIN_OVERLAP = 0.3  # of the smaller view
 MIN_THICKNESS = 5 / 112  # of a volume, as a part of the longest side: five working pixels
 # Images on one grid are resampled only where the transform moves them by this much (in working
