@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from medic_ad.lesions import EXCHANGED
 from medic_ad.load import Model
 from medic_ad.model.calibration import Calibration
 from medic_ad.report.report import Report
+from medic_ad.report.schema import validate
 from medic_ad.study import Study
 
 SIDE = tiny.SIDE
@@ -95,6 +97,13 @@ def study(
         for i, (balls, day) in enumerate(zip(dates, days, strict=False))
     ]
     return dataclasses.replace(made[-1], priors=tuple(made[:-1]))
+
+
+def course_of(report: Report) -> StudyCourse:
+    """The course of a report whose JSON keeps to the schema."""
+    validate(json.loads(report.to_json()))
+    assert report.course is not None
+    return report.course
 
 
 def followed(course: StudyCourse | None) -> Course:

@@ -16,6 +16,7 @@ from course_cases import (
     SIDE,
     Ball,
     calibrated,
+    course_of,
     fates,
     followed,
     mask,
@@ -32,8 +33,6 @@ from medic_ad.errors import MedicADError, StudyError
 from medic_ad.load import Model
 from medic_ad.look import joined, look, parted
 from medic_ad.model.calibration import Calibration
-from medic_ad.report.report import Report
-from medic_ad.report.schema import validate
 from medic_ad.road import read, scan
 
 GROWS, SHRINKS, STAYS = (22, 20), (22, 44), (32, 32)
@@ -52,12 +51,6 @@ def model() -> Model:
 @pytest.fixture(autouse=True)
 def _sees(monkeypatch: pytest.MonkeyPatch) -> None:
     seer(monkeypatch)
-
-
-def course_of(report: Report) -> StudyCourse:
-    validate(json.loads(report.to_json()))
-    assert report.course is not None
-    return report.course
 
 
 def deep(balls: list[Ball], z: int = 7) -> list[Ball]:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 
 import numpy as np
 import pytest
-from course_cases import DAYS, Ball, calibrated, seer, study
+from course_cases import DAYS, Ball, calibrated, course_of, seer, study
 from PIL import Image as Pillow
 
-from medic_ad.course import StudyCourse
 from medic_ad.errors import MedicADError
 from medic_ad.load import Model
 from medic_ad.report.html import render
-from medic_ad.report.report import Report
 from medic_ad.report.rules import NOT_MEASURED
-from medic_ad.report.schema import validate
 from medic_ad.report.timeline import course_table, timeline_png
 from medic_ad.road import read
 
@@ -34,12 +30,6 @@ def model() -> Model:
 @pytest.fixture(autouse=True)
 def _sees(monkeypatch: pytest.MonkeyPatch) -> None:
     seer(monkeypatch)
-
-
-def course_of(report: Report) -> StudyCourse:
-    validate(json.loads(report.to_json()))
-    assert report.course is not None
-    return report.course
 
 
 @pytest.mark.parametrize("where", [0, 1])
