@@ -1,4 +1,4 @@
-"""A pair that was never registered has no figures of a registration, in the report neither."""
+"""What alignment refuses and what it does not; a pair never registered has no figures of one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from head_cases import AFFINE, head
 from report_cases import QUALITY, make_image, make_report
 from scipy import ndimage
 
 from medic_ad.align import align
 from medic_ad.change import compare_studies
 from medic_ad.finding import Change
-from medic_ad.image import Image
+from medic_ad.image import Image, in_memory
 from medic_ad.report.labels import alignment_words
 from medic_ad.study import Study
 
@@ -70,3 +71,11 @@ def test_the_page_calls_no_pair_aligned_that_could_not_be_compared() -> None:
     report = make_report(study=Study(make_image(), priors=(prior,)), change=change)
     assert alignment_words(report) == [] and "aligned by" not in report.to_html()
     assert reason in report.to_html()
+
+
+def test_a_date_of_which_the_larger_half_is_blank_is_still_compared() -> None:
+    whole = head()
+    blank = whole.copy()
+    blank[:36] = 0  # of 64 slices
+    found = align(*(in_memory(x, AFFINE.astype(float), "MR", "BRAIN") for x in (blank, whole)))
+    assert found.ok and found.reason is None
